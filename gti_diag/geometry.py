@@ -1,0 +1,161 @@
+"""Where rows lie and how widely: distinct rows, norms, spread, and the cosines among them."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+TILE_ROWS = 8192
+
+
+def unique_rows(rows: Float[Tensor, "tokens dim"] | Iterable[Tensor]) -> int:
+    """The number of distinct rows, compared value by value (−0 equals 0). 0 for no rows.
+
+    Rows are counted by a 128-bit digest: for a million rows, two differing ones would be taken for one with
+    probability below 1e-26.
+    """
+    digests = set()
+    for tile in _tiles(rows):
+        plain = (tile + 0.0).contiguous().cpu().view(torch.uint8).numpy()
+        digests.update(hashlib.blake2b(row, digest_size=16).digest() for row in plain)
+    return len(digests)
+
+
+def norms(rows: Float[Tensor, "tokens dim"] | Iterable[Tensor]) -> Float[Tensor, " tokens"]:
+    """‖xᵢ‖₂ of each row, float64. 0 for a zero row."""
+    parts = [torch.linalg.vector_norm(tile, dim=1, dtype=torch.float64) for tile in _tiles(rows)]
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
+
+
+def centroid(rows: Float[Tensor, "tokens dim"]) -> Float[Tensor, " dim"]:
+    """x̄ = Σ xᵢ / n, summed in float64.
+
+    Raises: ValueError if there are no rows.
+    """
+    _need_rows(rows, 1, "a centroid")
+    return sum(tile.double().sum(0) for tile in _tiles(rows)) / len(rows)
+
+
+def dispersion(rows: Float[Tensor, "tokens dim"]) -> float:
+    """√(Σ ‖xᵢ − x̄‖² / n), the root mean square distance to the centroid. Exactly 0 for identical rows.
+
+    Raises: ValueError if there are no rows.
+    """
+    _need_rows(rows, 1, "dispersion")
+    origin = rows[0].double()  # identical rows become exact zeros; minus a rounded mean they need not
+    middle = sum((tile.double() - origin).sum(0) for tile in _tiles(rows)) / len(rows)
+    squares = sum(float(((tile.double() - origin - middle) ** 2).sum()) for tile in _tiles(rows))
+    return (squares / len(rows)) ** 0.5
+
+
+def median_dispersion(rows: Float[Tensor, "tokens dim"]) -> float:
+    """median ‖xᵢ − m‖, m the coordinate-wise (lower) median. 0 if more than half of the rows are identical.
+
+    Unlike `dispersion`, fewer than half of the rows cannot move it arbitrarily far.
+
+    Raises: ValueError if there are no rows.
+    Source: Rousseeuw & Leroy, Robust Regression and Outlier Detection (1987), §7.1.
+    """
+    _need_rows(rows, 1, "median dispersion")
+    middle = torch.cat([columns.median(0).values for columns in rows.split(64, dim=1)])
+    return float(norms(tile.double() - middle.double() for tile in _tiles(rows)).median())
+
+
+def precision_floor(rows: Float[Tensor, "tokens dim"], dtype: torch.dtype) -> float:
+    """½ ‖ulp(x̄)‖₂, ulp(v) the spacing of dtype at |v|: the dispersion that rounding to storage can make.
+
+    Rows that agree to within their last place, stored on either side of a rounding boundary, are this far
+    from their mean (root mean square) at most. A smaller dispersion says nothing of the shape of what was
+    stored.
+
+    Raises: ValueError if there are no rows.
+    Source: Goldberg, What every computer scientist should know about floating-point arithmetic (1991), §1.2.
+    """
+    middle, info = centroid(rows).abs(), torch.finfo(dtype)
+    exponent = torch.frexp(middle.clamp(min=info.smallest_normal)).exponent - 1
+    spacing = torch.ldexp(torch.full_like(middle, info.eps), exponent)
+    return 0.5 * float(torch.linalg.vector_norm(spacing))
+
+
+def directions(
+    rows: Float[Tensor, "tokens dim"], *, centre: Float[Tensor, " dim"] | None = None
+) -> Float[Tensor, "tokens dim"]:
+    """uᵢ = (xᵢ − c) / ‖xᵢ − c‖, c = 0 by default; float64 for float64 rows, else float32.
+
+    Difference and norm are taken in float64, so rows that hug c keep their direction.
+
+    Raises: ValueError if a row equals c: it has no direction.
+    """
+    work = torch.float64 if rows.dtype == torch.float64 else torch.float32
+    units = torch.empty(rows.shape, dtype=work, device=rows.device)
+    for start in range(0, len(rows), TILE_ROWS):
+        wide = rows[start : start + TILE_ROWS].double()
+        wide = wide if centre is None else wide - centre.double()
+        lengths = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+        if not bool((lengths > 0).all()):
+            row = start + int((lengths[:, 0] == 0).nonzero()[0])
+            fault = "is all zeros" if centre is None else "equals the centre"
+            raise ValueError(f"row {row} {fault}: its cosines are undefined")
+        units[start : start + TILE_ROWS] = wide / lengths
+    return units
+
+
+def mean_cosine(rows: Float[Tensor, "tokens dim"], *, centred: bool = False) -> float:
+    """Mean of cos(xᵢ, xⱼ) over all pairs i ≠ j: (‖Σ uᵢ‖² − n) / (n(n − 1)), exact. Identical rows: 1.
+
+    Centred: the same of xᵢ − x̄.
+
+    Raises: ValueError for fewer than two rows, or if a row is zero (centred: equals the centroid).
+    Source: Ethayarajh, How contextual are contextualized word representations? (EMNLP 2019), unsampled.
+    """
+    _need_rows(rows, 2, "mean cosine")
+    centre = centroid(rows) if centred else torch.zeros(rows.shape[1], device=rows.device)
+    total = sum(directions(tile.double() - centre).sum(0) for tile in _tiles(rows))
+    return float((total @ total - len(rows)) / (len(rows) * (len(rows) - 1)))
+
+
+def cosine_matrix(rows: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens tokens"]:
+    """cos(xᵢ, xⱼ) of all pairs, float64, symmetric, ones on the diagonal. For panels of some hundred rows.
+
+    Raises: ValueError if a row is zero.
+    """
+    units = directions(rows.double())
+    cosines = (units @ units.T).clamp(-1, 1)
+    return ((cosines + cosines.T) / 2).fill_diagonal_(1.0)
+
+
+def block_mean_cosine(
+    rows: Float[Tensor, "tokens dim"], blocks: Int[Tensor, " tokens"]
+) -> Float[Tensor, "blocks blocks"]:
+    """Mean cosine between blocks A and B of rows: S_A·S_B / (n_A n_B), S = Σ uᵢ; within A without self pairs.
+
+    `blocks` numbers each row's block from 0. A block of one row has no pair within: its diagonal is NaN.
+
+    Raises: ValueError if a row is zero, the lengths differ, or a block number below the largest is unused.
+    """
+    if len(blocks) != len(rows):
+        raise ValueError(f"{len(blocks)} block numbers for {len(rows)} rows")
+    _need_rows(rows, 1, "a block mean")
+    sizes = torch.bincount(blocks).double()
+    if bool((sizes == 0).any()):
+        raise ValueError(
+            f"block {int((sizes == 0).nonzero()[0])} has no rows: number the blocks without gaps"
+        )
+    sums = torch.zeros(len(sizes), rows.shape[1], dtype=torch.float64, device=rows.device)
+    for tile, part in zip(_tiles(rows), blocks.split(TILE_ROWS), strict=True):
+        sums.index_add_(0, part, directions(tile).double())
+    means = (sums @ sums.T) / torch.outer(sizes, sizes)
+    within = ((sums**2).sum(1) - sizes) / (sizes * (sizes - 1))
+    return means.diagonal_scatter(within)
+
+
+def _need_rows(rows: Tensor, least: int, what: str) -> None:
+    if len(rows) < least:
+        raise ValueError(f"{len(rows)} rows: {what} needs at least {least}")
+
+
+def _tiles(rows: Tensor | Iterable[Tensor]) -> Iterator[Tensor]:
+    for tile in (rows,) if isinstance(rows, Tensor) else rows:
+        yield from tile.split(TILE_ROWS)
