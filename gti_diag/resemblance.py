@@ -1,0 +1,78 @@
+"""RSA of the new rows against the reference, over all tokens and level by level, with intervals and p-values."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from . import rsa
+from .group_measures import Measured
+
+CONFIDENCE = 0.95
+EXACT_TOKENS = 2048  # rank statistics are resampled up to here: memory and time grow with the square
+FEWEST = 4  # three tokens have three pairs: no correlation worth the name
+
+
+def resemblance(
+    rows: Tensor,
+    vectors: Tensor,
+    levels: Tensor | None,
+    *,
+    source: str | None,
+    generator: Callable[[str], torch.Generator],
+) -> dict:
+    """The `rsa` part of an analysis; zero rows are left out and counted."""
+    usable = ((rows != 0).any(1) & (vectors != 0).any(1)).cpu()
+    found = _agreement(rows[usable], vectors[usable], generator, "all")
+    found |= {"reference": source, "dropped_zero_rows": int((~usable).sum()), "levels": {}}
+    if levels is not None and len(levels.unique()) > 1:
+        for level in levels.unique().tolist():
+            members = usable & (levels == level)
+            found["levels"][str(level)] = _agreement(
+                rows[members], vectors[members], generator, f"level {level}"
+            )
+    return found
+
+
+def _agreement(
+    rows: Tensor, vectors: Tensor, generator: Callable[[str], torch.Generator], purpose: str
+) -> dict:
+    n = len(rows)
+    found = {"tokens": n, "pairs": n * (n - 1) // 2}
+    undefined: dict[str, str] = {}
+    for name, statistic in (("pearson", rsa.pearson_rsa), ("spearman", rsa.spearman_rsa)):
+        entry = Measured()
+        if n < FEWEST:
+            entry.values = {"value": None, "interval": None, "p_value": None}
+            entry.undefined = {"value": f"{n} tokens: RSA needs at least {FEWEST}"}
+        else:
+            _statistic(
+                entry, statistic, rows, vectors, lambda kind, name=name: generator(f"{purpose} {name} {kind}")
+            )
+        found[name] = entry.values
+        undefined |= {f"{name}.{key}": reason for key, reason in entry.undefined.items()}
+    rank = Measured()
+    if found["spearman"]["value"] is not None and n <= EXACT_TOKENS:
+        rank.add("rho_a", lambda: rsa.rho_a(rows, vectors))
+    return {**found, "rho_a": rank.values.get("rho_a"), "undefined": undefined}
+
+
+def _statistic(entry: Measured, statistic, rows: Tensor, vectors: Tensor, generator) -> None:
+    """Value, 95 % bootstrap interval over tokens, one-sided Mantel p; the cost of the last two is kept bounded."""
+    n = len(rows)
+    entry.add("value", lambda: statistic(rows, vectors))
+    if entry.values["value"] is None:
+        entry.values |= {"interval": None, "p_value": None}
+        return
+    if statistic is not rsa.pearson_rsa and n > EXACT_TOKENS:
+        reason = (
+            f"{n:,} tokens: rank statistics are resampled up to {EXACT_TOKENS:,}; see the Pearson interval"
+        )
+        entry.values |= {"interval": None, "p_value": None}
+        entry.undefined |= {"interval": reason, "p_value": reason}
+        return
+    draws = 999 if n <= EXACT_TOKENS else 199
+    entry.add("interval", lambda: rsa.rsa_interval(rows, vectors, statistic=statistic, samples=draws + 1,
+                                                   confidence=CONFIDENCE, generator=generator("bootstrap")))  # fmt: skip
+    entry.add("p_value", lambda: rsa.mantel_test(rows, vectors, statistic=statistic, permutations=draws,
+                                                 generator=generator("mantel")).p_value)  # fmt: skip

@@ -1,0 +1,194 @@
+"""collapsed / degenerate / unstructured / healthy: what the measures of the new rows mean, with the evidence.
+
+The verdict reads one matrix of an analysis and nothing else: not the checkpoint, not its file names, not how the rows
+were started. Rules are tried from the worst label to the best; the first label with a reason wins.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+LABELS = ("collapsed", "degenerate", "unstructured", "healthy")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A number that decides, and why it is that number."""
+
+    value: float
+    why: str
+
+
+THRESHOLDS = {
+    "dispersion_ratio": Threshold(
+        0.01,
+        "Spread of the new rows as a share of the vocabulary's. Draws of transformers' mean_resizing sit at 3e-5 "
+        "(8e-5 after bf16 rounding); the least spread rows that still carried structure, 50 grounding steps after a "
+        "mean start, at 0.07. 0.01 is far from both.",
+    ),
+    "distinct_share": Threshold(
+        0.9,
+        "Share of rows that no other row repeats to within rounding. Trained vocabularies have almost no repeats "
+        "outside padding; a tenth of the codes sharing one row is already a tenth of the items confused.",
+    ),
+    "effective_rank_share": Threshold(
+        0.5,
+        "Centred effective rank over the least of equally many text rows. Rows grounded for a few dozen steps reach "
+        "0.7 or more; sixteen distinct rows repeated 64 times reach about 0.1.",
+    ),
+    "rsa_p_value": Threshold(
+        0.05, "The usual level of a one-sided Mantel test; the interval must exclude 0 as well."
+    ),
+}
+
+ADVICE = {
+    None: "Nothing to judge. If tokens were added, name them with --new, or give the original model with --base.",
+    "collapsed": "Do not fine-tune from these rows: start them apart (gti-train ground, or at least "
+    "gti-train extend --init description) and make sure that the training updates the new rows.",
+    "degenerate": "Part of the new tokens cannot be told apart: look for codes that no item uses, rows left out of "
+    "training, or a start from too few distinct vectors.",
+    "unstructured": "The rows are distinct, but near and far mean nothing yet: ground them in descriptions "
+    "(gti-train ground) before fine-tuning, or check that the reference is in token order.",
+    "healthy": "No action needed. Keep this analysis as a baseline: gti-diag baseline CKPT -o baseline.json",
+}
+
+Reason = dict[str, Any]
+
+
+def judge(matrix: dict, reference: str | None = None) -> dict:
+    """The verdict on group `new` of one matrix of an analysis.
+
+    Returns:
+        `{"label", "reasons": [{"measure", "value", "expected", "text"}], "advice"}`; label None when there is no new row.
+    """
+    new = matrix["groups"].get("new")
+    if not new or not new["count"]:
+        text = "no new tokens were found, so there is nothing to judge"
+        return _verdict(None, [_reason("count", 0, "at least 1", text)])
+    for label, rule in (
+        ("collapsed", _collapsed),
+        ("degenerate", _degenerate),
+        ("unstructured", _unstructured),
+    ):
+        reasons = list(rule(matrix, new))
+        if reasons:
+            return _verdict(label, reasons)
+    return _verdict("healthy", list(_healthy(matrix, new)))
+
+
+def _verdict(label: str | None, reasons: list[Reason]) -> dict:
+    return {"label": label, "reasons": reasons, "advice": ADVICE[label]}
+
+
+def _reason(measure: str, value: Any, expected: str, text: str) -> Reason:
+    return {"measure": measure, "value": value, "expected": expected, "text": text}
+
+
+def _collapsed(matrix: dict, new: dict) -> Iterator[Reason]:
+    limit = THRESHOLDS["dispersion_ratio"].value
+    expected = f"at least {limit}"
+    if new.get("zero_rows") == new["count"]:
+        yield _reason("zero_rows", new["count"], "0", f"all {new['count']:,} new rows are zero")
+        return
+    if new["count"] == 1:
+        distance = new.get("centroid_distance")
+        if distance is not None and distance < limit:
+            text = f"the one new row lies on the mean of the vocabulary ({distance:.2g} of its spread away)"
+            yield _reason("centroid_distance", distance, expected, text)
+        return
+    if new["unique_rows"] == 1:
+        text = f"1 of {new['count']:,} rows is distinct: all new tokens share one vector"
+        yield _reason("unique_rows", 1, str(new["count"]), text)
+    for name, how in (("dispersion_ratio", ""), ("median_dispersion_ratio", "for the typical row ")):
+        value = new.get(name)
+        if value is not None and value < limit:
+            text = f"their spread is {how}{_percent(value)} of the vocabulary's: near enough one point"
+            yield _reason(name, value, expected, text)
+            return
+    floor = new.get("precision_floor")
+    if floor is not None and new["dispersion"] is not None and new["dispersion"] <= floor:
+        text = f"their spread ({new['dispersion']:.2g}) is no more than the rounding of {matrix['dtype']} ({floor:.2g})"
+        yield _reason("dispersion", new["dispersion"], f"above {floor:.2g}", text)
+
+
+def _degenerate(matrix: dict, new: dict) -> Iterator[Reason]:
+    least = THRESHOLDS["distinct_share"].value
+    distinct = new.get("distinct_rows") or new["unique_rows"]
+    if new["count"] > 1 and distinct < least * new["count"]:
+        text = f"only {distinct:,} of {new['count']:,} rows are distinct to within rounding"
+        yield _reason("distinct_rows", distinct, f"at least {least:.0%} of {new['count']:,}", text)
+    band = ((matrix.get("null") or {}).get("measures") or {}).get("effective_rank_centred")
+    rank = new.get("effective_rank_centred")
+    if band and rank is not None:
+        share = THRESHOLDS["effective_rank_share"].value
+        if rank < share * band["low"]:
+            text = (
+                f"the rows vary along few directions: effective rank {rank:.1f}, "
+                f"where equally many vocabulary rows have {band['low']:.1f} to {band['high']:.1f}"
+            )
+            yield _reason("effective_rank_centred", rank, f"at least {share:.0%} of {band['low']:.1f}", text)
+
+
+def _unstructured(matrix: dict, new: dict) -> Iterator[Reason]:
+    rsa = matrix.get("rsa")
+    if rsa and rsa["pearson"]["value"] is not None:
+        if not _related(rsa["pearson"]):
+            yield _rsa_reason(rsa, "shows no relation")
+        return
+    isotropic = (matrix.get("null") or {}).get("isotropic")
+    if isotropic and _looks_isotropic(new, isotropic):
+        text = (
+            f"the rows fill the space like independent noise: {_percent(new['text_subspace_energy'])} of their spread "
+            f"lies in the vocabulary's main directions, chance is {_percent(isotropic['text_subspace_energy'])}"
+        )
+        expected = f"above {isotropic['text_subspace_energy']:.3g}"
+        yield _reason("text_subspace_energy", new["text_subspace_energy"], expected, text)
+
+
+def _healthy(matrix: dict, new: dict) -> Iterator[Reason]:
+    ratio = new.get("dispersion_ratio")
+    if ratio is not None:
+        text = f"{new['unique_rows']:,} of {new['count']:,} rows are distinct, spread {_percent(ratio)} of the vocabulary's"
+        yield _reason("dispersion_ratio", ratio, f"at least {THRESHOLDS['dispersion_ratio'].value}", text)
+    rsa = matrix.get("rsa")
+    if rsa and rsa["pearson"]["value"] is not None:
+        yield _rsa_reason(rsa, "agrees with the reference")
+    else:
+        text = "no reference was given: whether near tokens mean near things was not tested (--reference)"
+        yield _reason("rsa", None, "a reference", text)
+
+
+def _related(statistic: dict) -> bool:
+    interval, p_value = statistic["interval"], statistic["p_value"]
+    return (
+        statistic["value"] > 0
+        and (interval is None or interval[0] > 0)
+        and (p_value is None or p_value < THRESHOLDS["rsa_p_value"].value)
+    )
+
+
+def _rsa_reason(rsa: dict, claim: str) -> Reason:
+    pearson = rsa["pearson"]
+    interval = "" if pearson["interval"] is None else " [{:.2f}, {:.2f}]".format(*pearson["interval"])
+    p_value = "" if pearson["p_value"] is None else f", p = {pearson['p_value']:.3g}"
+    text = f"their similarity structure {claim}: RSA {pearson['value']:.2f}{interval}{p_value}"
+    return _reason("rsa_pearson", pearson["value"], "interval above 0 and p < 0.05", text)
+
+
+def _looks_isotropic(new: dict, isotropic: dict) -> bool:
+    """Both the spectrum and the place of the rows are those of independent Gaussian noise of their size."""
+    rank, energy = new.get("effective_rank_centred"), new.get("text_subspace_energy")
+    if rank is None or energy is None:
+        return False
+    low, high = isotropic["text_subspace_energy_band"]
+    return rank >= isotropic["effective_rank_centred_band"][0] and low <= energy <= high
+
+
+def _percent(share: float) -> str:
+    return (
+        f"{share:.0%}"
+        if share >= 0.1
+        else f"{share:.2g}".replace("e", "e")
+        if share == 0
+        else f"{100 * share:.2g} %"
+    )
