@@ -10,12 +10,12 @@ The four calls of the Python API are loaded on first use, so that `import gti_di
 
 from importlib import import_module, metadata
 
+from .errors import InputError
+
 _HOME = {"open_checkpoint": ".checkpoint", "diagnose": ".diagnose", "compare": ".diagnose", "check": ".gate"}
 
 __all__ = ["InputError", "check", "compare", "diagnose", "open_checkpoint"]
 __version__ = metadata.version("gti-diag")
-
-from .errors import InputError
 
 
 def __getattr__(name: str):

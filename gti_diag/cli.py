@@ -28,9 +28,7 @@ Checkpoint = Annotated[str, typer.Argument(metavar="CKPT", help="Checkpoint: fol
 Checkpoints = Annotated[
     list[str], typer.Argument(metavar="CKPT…", help="Checkpoints: folders, files, URLs or hub ids.")
 ]
-Base = Annotated[
-    str | None, typer.Option(help="The model before tokens were added; tells which rows are new.")
-]
+Base = Annotated[str | None, typer.Option(help="The model before tokens were added; tells which rows are new.")]
 New = Annotated[
     str,
     typer.Option(
@@ -40,9 +38,7 @@ New = Annotated[
 ]
 Reference = Annotated[
     Path | None,
-    typer.Option(
-        help="Vectors the new tokens should resemble: .npy .npz .safetensors .pt, n × k or keyed by token."
-    ),
+    typer.Option(help="Vectors the new tokens should resemble: .npy .npz .safetensors .pt, n × k or keyed by token."),
 ]
 MatrixName = Annotated[str, typer.Option("--matrix", help="input | output | both (what exists, by default).")]
 Out = Annotated[Path | None, typer.Option(help="Folder for the report [default: gti-report/NAME].")]
@@ -51,12 +47,8 @@ Formats = Annotated[str, typer.Option(help="Which of json,md,html to write.")]
 Style = Annotated[str, typer.Option(help="Figure style: paper | screen | dark.")]
 Seed = Annotated[int, typer.Option(help="Seed of every sample, permutation and bootstrap.")]
 Device = Annotated[str, typer.Option(help="auto | cpu | cuda.")]
-MaxMemory = Annotated[
-    str, typer.Option(help="Memory to stay under, such as 2GB; large matrices are streamed.")
-]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress, no table: files and exit code only.")
-]
+MaxMemory = Annotated[str, typer.Option(help="Memory to stay under, such as 2GB; large matrices are streamed.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table: files and exit code only.")]
 Tensor = Annotated[str | None, typer.Option(help="Name of the embedding tensor, when the layout is unknown.")]
 
 
@@ -78,9 +70,7 @@ def analyze(
     quiet: Quiet = False,
 ) -> None:
     """Measure one checkpoint's embedding rows, give the verdict, write report and figures."""
-    options = _options(
-        base=base, new=new, reference=reference, matrix=matrix, tensor=tensor, seed=seed, device=device
-    )
+    options = _options(base=base, new=new, reference=reference, matrix=matrix, tensor=tensor, seed=seed, device=device)
     _analyze(
         [checkpoint],
         options,
@@ -111,9 +101,7 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Measure several checkpoints side by side: one table, figures with a panel or line for each."""
-    options = _options(
-        base=base, new=new, reference=reference, matrix=matrix, tensor=tensor, seed=seed, device=device
-    )
+    options = _options(base=base, new=new, reference=reference, matrix=matrix, tensor=tensor, seed=seed, device=device)
     _analyze(
         checkpoints,
         options,

@@ -22,9 +22,7 @@ from .tokens import Group, Partition, partition
 Progress = Callable[[str, float | None], None]
 NEIGHBOURS = 5
 NEIGHBOUR_TOKENS = 2048  # neighbours of at most this many new tokens are listed
-RESIDENT_SHARE = (
-    0.25  # of max_memory: rows of one group kept in their storage dtype; beyond it a sample stands in
-)
+RESIDENT_SHARE = 0.25  # of max_memory: rows of one group kept in their storage dtype; beyond it a sample stands in
 
 
 @dataclass(frozen=True)
@@ -145,9 +143,7 @@ def diagnose(
 
 def _matrices(checkpoint: Checkpoint, wanted: str) -> dict[str, Matrix]:
     if wanted in ("auto", "both"):
-        return {
-            name: checkpoint.matrices[name] for name in ("input", "output") if name in checkpoint.matrices
-        }
+        return {name: checkpoint.matrices[name] for name in ("input", "output") if name in checkpoint.matrices}
     if wanted not in ("input", "output"):
         raise InputError(f"--matrix {wanted!r}: choose input, output or both")
     if wanted not in checkpoint.matrices:
@@ -186,9 +182,7 @@ def _counts(group: Group) -> dict:
     return {"count": group.count, "levels": None if levels is None else len(levels), "level_counts": levels}
 
 
-def _reference(
-    checkpoint: Checkpoint, parts: Partition, given: str | Path | None
-) -> tuple[Tensor | None, str | None]:
+def _reference(checkpoint: Checkpoint, parts: Partition, given: str | Path | None) -> tuple[Tensor | None, str | None]:
     new = parts.groups.get("new")
     if given is None:
         named = (checkpoint.sidecar or {}).get("codebooks")
@@ -273,9 +267,7 @@ def _group(matrix: Matrix, group: Group, settings: Settings) -> tuple[dict, Rows
         "undefined": shapes.undefined | found.undefined,
     }
     s = values["singular_values"]
-    values["numerical_rank"] = spectra.numerical_rank(
-        s, shape=(group.count, matrix.shape[1]), dtype=matrix.dtype
-    )
+    values["numerical_rank"] = spectra.numerical_rank(s, shape=(group.count, matrix.shape[1]), dtype=matrix.dtype)
     for key in ("singular_values", "singular_values_centred"):
         values[key] = values[key][:4096]
     return values, held, moments
@@ -353,11 +345,7 @@ def _nonzero(held: Rows, places: Tensor) -> Tensor:
 def _strings(held: Rows, places: Tensor) -> list[str]:
     if not held.sampled:
         return [held.group.tokens[i] for i in places.tolist()]
-    where = (
-        torch.searchsorted(held.group.ids, held.ids[places])
-        if bool((held.group.ids.diff() > 0).all())
-        else None
-    )
+    where = torch.searchsorted(held.group.ids, held.ids[places]) if bool((held.group.ids.diff() > 0).all()) else None
     if where is None:
         names = dict(zip(held.group.ids.tolist(), held.group.tokens, strict=True))
         return [names[i] for i in held.ids[places].tolist()]
@@ -365,9 +353,7 @@ def _strings(held: Rows, places: Tensor) -> list[str]:
 
 
 def _map(text: Rows, new: Rows, settings: Settings) -> dict:
-    some = (
-        torch.randperm(len(text.ids), generator=settings.generator("map"))[: exhibits.MAP_TEXT].sort().values
-    )
+    some = torch.randperm(len(text.ids), generator=settings.generator("map"))[: exhibits.MAP_TEXT].sort().values
     found = exhibits.token_map(text.rows[some.to(text.rows.device)], new.rows)
     found["text"] |= {"ids": text.ids[some], "tokens": _strings(text, some)}
     found["new"] |= {

@@ -19,9 +19,7 @@ def evenly(count: int, wanted: int) -> Tensor:
     return torch.linspace(0, count - 1, wanted).round().long()
 
 
-def panel(
-    text: Tensor, text_ids: Tensor, new: Tensor, new_ids: Tensor, *, names: dict[str, Sequence[str]]
-) -> dict:
+def panel(text: Tensor, text_ids: Tensor, new: Tensor, new_ids: Tensor, *, names: dict[str, Sequence[str]]) -> dict:
     """Cosines among text and new tokens, text first. The caller has chosen the tokens and left out zero rows."""
     cosines = geometry.cosine_matrix(torch.cat([text.double(), new.double()]))
     return {
@@ -75,9 +73,7 @@ def token_map(text: Tensor, new: Tensor) -> dict:
     scaled = torch.cat([(rows - centre) / len(rows) ** 0.5 for rows in half])
     moments = spectra.moments(scaled)
     axes = spectra.principal_axes(moments, 2, centred=False)
-    axes = axes * torch.where(
-        axes.abs().max(0).values == axes.max(0).values, 1.0, -1.0
-    )  # eigenvectors have no sign
+    axes = axes * torch.where(axes.abs().max(0).values == axes.max(0).values, 1.0, -1.0)  # eigenvectors have no sign
     energy = spectra.singular_values(moments) ** 2
     (text_x, text_y), (new_x, new_y) = (((rows - centre) @ axes).T.float() for rows in half)
     return {

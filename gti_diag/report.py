@@ -43,10 +43,7 @@ def dumps(value: Any) -> str:
 def _dump(value: Any, indent: str) -> str:
     deeper = indent + " "
     if isinstance(value, dict) and value:
-        rows = (
-            f"{deeper}{json.dumps(key, ensure_ascii=False)}: {_dump(item, deeper)}"
-            for key, item in value.items()
-        )
+        rows = (f"{deeper}{json.dumps(key, ensure_ascii=False)}: {_dump(item, deeper)}" for key, item in value.items())
         return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
     if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
         return "[\n" + ",\n".join(deeper + _dump(item, deeper) for item in value) + f"\n{indent}]"
@@ -68,9 +65,7 @@ def read(path: str | Path) -> list[dict]:
         raise InputError(f"{file} is not JSON: {error}") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else None
-        raise InputError(
-            f"{file} has schema {found!r}, this gti-diag reads schema {SCHEMA}: run analyze again"
-        )
+        raise InputError(f"{file} has schema {found!r}, this gti-diag reads schema {SCHEMA}: run analyze again")
     return content["analyses"] if "analyses" in content else [content]
 
 
@@ -120,9 +115,7 @@ def check_writable(out: str | Path, formats: Sequence[str]) -> None:
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(
-            f"cannot write to {out}: {folder} is not a folder that may be written; choose another --out"
-        )
+        raise InputError(f"cannot write to {out}: {folder} is not a folder that may be written; choose another --out")
 
 
 def _document(analyses: list[dict]) -> dict:

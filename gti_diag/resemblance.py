@@ -28,15 +28,11 @@ def resemblance(
     if levels is not None and len(levels.unique()) > 1:
         for level in levels.unique().tolist():
             members = usable & (levels == level)
-            found["levels"][str(level)] = _agreement(
-                rows[members], vectors[members], generator, f"level {level}"
-            )
+            found["levels"][str(level)] = _agreement(rows[members], vectors[members], generator, f"level {level}")
     return found
 
 
-def _agreement(
-    rows: Tensor, vectors: Tensor, generator: Callable[[str], torch.Generator], purpose: str
-) -> dict:
+def _agreement(rows: Tensor, vectors: Tensor, generator: Callable[[str], torch.Generator], purpose: str) -> dict:
     n = len(rows)
     found = {"tokens": n, "pairs": n * (n - 1) // 2}
     undefined: dict[str, str] = {}
@@ -46,9 +42,7 @@ def _agreement(
             entry.values = {"value": None, "interval": None, "p_value": None}
             entry.undefined = {"value": f"{n} tokens: RSA needs at least {FEWEST}"}
         else:
-            _statistic(
-                entry, statistic, rows, vectors, lambda kind, name=name: generator(f"{purpose} {name} {kind}")
-            )
+            _statistic(entry, statistic, rows, vectors, lambda kind, name=name: generator(f"{purpose} {name} {kind}"))
         found[name] = entry.values
         undefined |= {f"{name}.{key}": reason for key, reason in entry.undefined.items()}
     rank = Measured()
@@ -65,9 +59,7 @@ def _statistic(entry: Measured, statistic, rows: Tensor, vectors: Tensor, genera
         entry.values |= {"interval": None, "p_value": None}
         return
     if statistic is not rsa.pearson_rsa and n > EXACT_TOKENS:
-        reason = (
-            f"{n:,} tokens: rank statistics are resampled up to {EXACT_TOKENS:,}; see the Pearson interval"
-        )
+        reason = f"{n:,} tokens: rank statistics are resampled up to {EXACT_TOKENS:,}; see the Pearson interval"
         entry.values |= {"interval": None, "p_value": None}
         entry.undefined |= {"interval": reason, "p_value": reason}
         return

@@ -36,9 +36,7 @@ THRESHOLDS = {
         "Centred effective rank over the least of equally many text rows. Rows grounded for a few dozen steps reach "
         "0.7 or more; sixteen distinct rows repeated 64 times reach about 0.1.",
     ),
-    "rsa_p_value": Threshold(
-        0.05, "The usual level of a one-sided Mantel test; the interval must exclude 0 as well."
-    ),
+    "rsa_p_value": Threshold(0.05, "The usual level of a one-sided Mantel test; the interval must exclude 0 as well."),
 }
 
 ADVICE = {
@@ -185,10 +183,4 @@ def _looks_isotropic(new: dict, isotropic: dict) -> bool:
 
 
 def _percent(share: float) -> str:
-    return (
-        f"{share:.0%}"
-        if share >= 0.1
-        else f"{share:.2g}".replace("e", "e")
-        if share == 0
-        else f"{100 * share:.2g} %"
-    )
+    return f"{share:.0%}" if share >= 0.1 else f"{100 * share:.2g}%"

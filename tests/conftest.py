@@ -75,15 +75,24 @@ def tiny_config(family: str, rows: int, tied: bool):
     from transformers import AutoConfig
 
     sizes = {
-        "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "head_dim": 12, "max_position_embeddings": 256,
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "max_position_embeddings": 256,
     }
     if family == "gpt2":
         sizes = {"n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 256}
     if family == "opt":
         sizes = {
-            "hidden_size": 48, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-            "max_position_embeddings": 256, "word_embed_proj_dim": 48,
+            "hidden_size": 48,
+            "ffn_dim": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 256,
+            "word_embed_proj_dim": 48,
         }
     ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
     return AutoConfig.for_model(family, vocab_size=rows, tie_word_embeddings=tied, **ids, **sizes)
