@@ -1,0 +1,85 @@
+"""Which tensor is the embedding: architecture families as data, tried in order.
+
+A name matches when it equals the pattern or ends in "." + pattern, after wrapper prefixes are dropped.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from .records import Matrix
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names of the input matrix and, where the family can store one, of the head."""
+
+    family: str
+    input: str
+    output: tuple[str, ...]
+
+
+LAYOUTS = (
+    Layout("Llama, Qwen, Mistral, Gemma, Phi, MoE", "model.embed_tokens.weight", ("lm_head.weight",)),
+    Layout("multimodal wrapper", "language_model.model.embed_tokens.weight",
+           ("language_model.lm_head.weight", "lm_head.weight")),
+    Layout("multimodal wrapper", "language_model.embed_tokens.weight", ("language_model.lm_head.weight", "lm_head.weight")),
+    Layout("multimodal wrapper", "text_model.embed_tokens.weight", ("lm_head.weight",)),
+    Layout("T5, mT5, BART", "shared.weight", ("lm_head.weight",)),
+    Layout("OPT", "decoder.embed_tokens.weight", ("lm_head.weight",)),
+    Layout("GPT-2, GPT-J, Falcon", "wte.weight", ("lm_head.weight",)),
+    Layout("GPT-NeoX", "gpt_neox.embed_in.weight", ("embed_out.weight", "lm_head.weight")),
+    Layout("BLOOM, Falcon", "transformer.word_embeddings.weight", ("lm_head.weight",)),
+    Layout("ModernBERT", "embeddings.tok_embeddings.weight", ("decoder.weight",)),
+    Layout("BERT, RoBERTa, DistilBERT", "embeddings.word_embeddings.weight",
+           ("cls.predictions.decoder.weight", "lm_head.decoder.weight", "vocab_projector.weight", "lm_head.weight")),
+    Layout("XLM", "transformer.embeddings.weight", ("pred_layer.proj.weight",)),
+    Layout("Mamba", "backbone.embeddings.weight", ("lm_head.weight",)),
+    Layout("Mamba", "backbone.embedding.weight", ("lm_head.weight",)),
+    Layout("GGUF", "token_embd.weight", ("output.weight",)),
+    Layout("Llama original", "tok_embeddings.weight", ("output.weight",)),
+    Layout("Llama without head", "embed_tokens.weight", ("lm_head.weight",)),
+    Layout("GPT-NeoX without head", "embed_in.weight", ("embed_out.weight",)),
+    Layout("BLOOM without head", "word_embeddings.weight", ("lm_head.weight",)),
+    Layout("text encoder", "token_embedding.weight", ()),
+)  # fmt: skip
+
+PREFIXES = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "base_model.model.", "_forward_module.")
+VOCABULARY_WORDS = ("embed", "emb", "wte", "tok", "vocab", "item", "word")
+
+
+def bare(name: str) -> str:
+    """The tensor name without the wrappers that training tools put around it."""
+    for prefix in PREFIXES:
+        name = name.replace(prefix, "")
+    return name
+
+
+def find(names: Iterable[str]) -> tuple[Layout, str, str | None] | None:
+    """The first layout whose input matrix is there, with the input's and the head's (or None) full names."""
+    by_bare = {bare(name): name for name in sorted(names)}
+
+    def match(pattern: str) -> str | None:
+        hits = [name for key, name in by_bare.items() if key == pattern or key.endswith("." + pattern)]
+        return min(hits, key=len) if hits else None
+
+    for layout in LAYOUTS:
+        found = match(layout.input)
+        if found is not None:
+            heads = (match(pattern) for pattern in layout.output)
+            return layout, found, next((head for head in heads if head is not None), None)
+    return None
+
+
+def candidates(tensors: Mapping[str, Matrix], sizes: Iterable[int]) -> list[Matrix]:
+    """Matrices that might be an embedding, likeliest first.
+
+    Ranked by: as many rows as one of `sizes` (config or tokenizer), a telling name, the number of rows.
+    """
+    wanted = set(sizes)
+
+    def rank(matrix: Matrix) -> tuple[bool, bool, int]:
+        telling = any(word in matrix.name.lower() for word in VOCABULARY_WORDS)
+        return matrix.shape[0] in wanted, telling, matrix.shape[0]
+
+    flat = [m for m in tensors.values() if len(m.shape) == 2 and m.shape[1] > 1 and m.shape[0] > 1]
+    return sorted((m for m in flat if m.dtype.is_floating_point), key=rank, reverse=True)

@@ -1,0 +1,102 @@
+"""What an opened checkpoint is: matrices whose rows can be read, and the strings that name them."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+TILE = 8192
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A stored tensor of which only the rows asked for are read.
+
+    `fetch(ids)` returns those rows, in that order, in storage precision (dequantised where the format is quantised).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    fetch: Callable[[Tensor], Tensor] = field(repr=False, compare=False)
+
+    def rows(self, ids: Tensor | None = None) -> Tensor:
+        """The rows `ids` (all rows if None) as one (len(ids), dim) tensor.
+
+        Raises:
+            ValueError: an id is not a row of the matrix.
+        """
+        wanted = torch.arange(self.shape[0]) if ids is None else ids.to("cpu", torch.long)
+        if wanted.numel() and not 0 <= int(wanted.min()) <= int(wanted.max()) < self.shape[0]:
+            raise ValueError(
+                f"row ids of {self.name} must lie in 0..{self.shape[0] - 1}, got {wanted.min()}..{wanted.max()}"
+            )
+        return self.fetch(wanted)
+
+    def tiles(self, ids: Tensor | None = None, size: int = TILE) -> Iterator[Tensor]:
+        """The same rows, at most `size` at a time: no more than one tile is in memory."""
+        wanted = torch.arange(self.shape[0]) if ids is None else ids
+        for part in wanted.split(size):
+            yield self.rows(part)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Token strings by id as the tokenizer stores them; None where no token has the id."""
+
+    tokens: tuple[str | None, ...]
+    added: Mapping[int, str]
+    special: frozenset[int]
+    source: str
+
+    @property
+    def size(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as its files describe it.
+
+    `tied` is True when one matrix serves both ends, False when a separate head is stored and differs, None when the
+    files do not say. `notes` are things the reader of a report must know (a silently untied head, …).
+    """
+
+    path: str
+    format: str
+    config: Mapping | None
+    vocabulary: Vocabulary | None
+    matrices: Mapping[str, Matrix]
+    tied: bool | None
+    sidecar: Mapping | None
+    notes: tuple[str, ...] = ()
+    layout: str | None = None
+    tensors: Mapping[str, Matrix] = field(default_factory=dict, repr=False, compare=False)
+    identity: str | None = field(default=None, repr=False)  # a remote store's own content id, in place of the bytes
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the matrices (name, shape, dtype, all rows) and of the token strings."""
+        digest = hashlib.sha256()
+        if self.vocabulary is not None:
+            digest.update(json.dumps(self.vocabulary.tokens).encode())
+        for role, matrix in sorted(self.matrices.items()):
+            digest.update(f"{role} {matrix.name} {matrix.shape} {matrix.dtype}".encode())
+            if self.identity is not None:
+                digest.update(self.identity.encode())
+                continue
+            for tile in matrix.tiles():
+                digest.update(memoryview(tile.contiguous().view(torch.uint8).numpy()))
+        return digest.hexdigest()
+
+
+def bad(path: object, problem: str, fix: str = "") -> InputError:
+    """One plain line: where, what, and what to do."""
+    line = f"{path}: {problem}" + (f"; {fix}" if fix else "")
+    return InputError(" ".join(line.split()))

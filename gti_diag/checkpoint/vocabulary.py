@@ -1,0 +1,175 @@
+"""Token strings from the files a tokenizer leaves behind. Plain parsing: no tokenizer is built, no code is run."""
+
+import base64
+import functools
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+from ..errors import InputError
+from .places import Folder, whole
+from .records import Vocabulary, bad
+
+T = TypeVar("T")
+MOST_TOKENS = 1 << 26  # far above any tokenizer: a larger id is damage
+SPECIAL_KEYS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+def read_vocabulary(folder: Folder) -> Vocabulary | None:
+    """The vocabulary of a checkpoint folder; None if no tokenizer file is there.
+
+    The base comes from the first file of `BASES` that exists; added and special tokens from every file that lists them.
+
+    Raises:
+        InputError: a tokenizer file is there but cannot be understood.
+    """
+    names = set(folder.names())
+    tokens: dict[int, str] = {}
+    source = None
+    for name, parse in _bases(names):
+        found = _parsed(folder, name, parse)
+        if found is not None:
+            tokens, source = found, name
+            break
+    added, special = _added(folder, names)
+    if source is None and not added:
+        return None
+    tokens |= added
+    specials = frozenset(id for id, token in tokens.items() if token in special)
+    return build(tokens, added=added, special=specials, source=source or "added tokens", where=folder.root)
+
+
+def build(
+    tokens: Mapping[int, str], *, added: Mapping[int, str], special: frozenset[int], source: str, where: str
+) -> Vocabulary:
+    """A Vocabulary from strings by id; ids without a string become None."""
+    if tokens and not 0 <= min(tokens) <= max(tokens) < MOST_TOKENS:
+        raise bad(f"{where}/{source}", f"has token ids from {min(tokens)} to {max(tokens)}", "the file is damaged")
+    ordered = tuple(map(tokens.get, range(max(tokens, default=-1) + 1)))
+    return Vocabulary(tokens=ordered, added=dict(sorted(added.items())), special=special, source=source)
+
+
+def _bases(names: set[str]) -> Iterable[tuple[str, Callable[[bytes], dict[int, str] | None]]]:
+    """Files that may hold the base vocabulary, best first, each with its parser."""
+    yield from ((name, parse) for name, parse in BASES if name in names)
+    yield from ((name, _tiktoken) for name in sorted(names) if name.endswith(".tiktoken"))
+    yield from ((name, _pieces) for name in sorted(names) if name.endswith(".json") and name not in NOT_PIECES)
+
+
+def _parsed(folder: Folder, name: str, parse: Callable[[bytes], T]) -> T:
+    try:
+        return parse(whole(folder, name))
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, RuntimeError) as error:
+        raise bad(f"{folder.root}/{name}", f"is not a tokenizer file of a known form ({error})") from error
+
+
+def _tokenizer_json(data: bytes) -> dict[int, str]:
+    model = json.loads(data)["model"]
+    vocab = model["vocab"]
+    if isinstance(vocab, list):  # Unigram: [piece, score] in id order
+        return {id: str(entry[0]) for id, entry in enumerate(vocab)}
+    return _by_id(vocab)
+
+
+def _by_id(vocab: Mapping[str, int]) -> dict[int, str]:
+    return {_id(id): token for token, id in vocab.items()}
+
+
+def _id(value: object) -> int:
+    if type(value) is str and value.isdecimal() and len(value) < 12:
+        return int(value)
+    if type(value) is not int:
+        raise ValueError(f"token id {value!r} is not a whole number")
+    return value
+
+
+def _tekken(data: bytes) -> dict[int, str]:
+    found = json.loads(data)
+    specials = {entry["rank"]: entry["token_str"] for entry in found.get("special_tokens") or []}
+    first = int(found["config"]["default_num_special_tokens"])
+    pieces = found["vocab"][: int(found["config"]["default_vocab_size"]) - first]
+    texts = (base64.b64decode(piece["token_bytes"]).decode("utf-8", "replace") for piece in pieces)
+    return {**{id: f"<SPECIAL_{id}>" for id in range(first)}, **specials, **dict(enumerate(texts, first))}
+
+
+def _tiktoken(data: bytes) -> dict[int, str]:
+    pairs = (line.split() for line in data.splitlines() if line.strip())
+    return {int(rank): base64.b64decode(token, validate=True).decode("utf-8", "replace") for token, rank in pairs}
+
+
+def _sentencepiece(data: bytes) -> dict[int, str]:
+    first = data[:64].split(b"\n", 1)[0].split()
+    if len(first) == 2 and first[1].isdigit():  # Llama 3 shipped a tiktoken file under this name
+        return _tiktoken(data)
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError:
+        raise ValueError("reading it needs sentencepiece: pip install 'gti-diag[train]'") from None
+    model = SentencePieceProcessor(model_proto=data)
+    return {id: model.id_to_piece(id) for id in range(model.get_piece_size())}
+
+
+def _lines(data: bytes) -> dict[int, str]:
+    return dict(enumerate(data.decode("utf-8").removesuffix("\n").replace("\r\n", "\n").split("\n")))
+
+
+def _pieces(data: bytes) -> dict[int, str] | None:
+    """{"tokens": [...]} or a bare list of strings; anything else is some other JSON file."""
+    found = json.loads(data)
+    listed = found.get("tokens") if isinstance(found, dict) else found
+    if not (isinstance(listed, list) and listed and all(isinstance(token, str) for token in listed)):
+        return None
+    return dict(enumerate(listed))
+
+
+BASES = (
+    ("tokenizer.json", _tokenizer_json),
+    ("vocab.json", lambda data: _by_id(json.loads(data))),
+    ("vocab.txt", _lines),
+    ("tekken.json", _tekken),
+    ("tokenizer.model", _sentencepiece),
+    ("spiece.model", _sentencepiece),
+    ("sentencepiece.bpe.model", _sentencepiece),
+    ("tokens.txt", _lines),
+)
+NOT_PIECES = {
+    "config.json", "generation_config.json", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json",
+    "gti.json", "trainer_state.json", "adapter_config.json", "merges.json", "modules.json",
+}  # fmt: skip
+
+
+def _added(folder: Folder, names: set[str]) -> tuple[dict[int, str], set[str]]:
+    """Added tokens by id, and the strings that any file calls special."""
+    added: dict[int, str] = {}
+    special: set[str] = set()
+
+    def take(id: object, entry: object) -> None:
+        content = entry["content"] if isinstance(entry, Mapping) else entry
+        if not isinstance(content, str):
+            raise TypeError(f"added token {content!r} is not a string")
+        added[_id(id)] = content
+        if isinstance(entry, Mapping) and entry.get("special"):
+            special.add(content)
+
+    def read(name: str, data: bytes) -> None:
+        found = json.loads(data)
+        if name == "tokenizer.json":
+            for entry in found.get("added_tokens") or []:
+                take(entry["id"], entry)
+        elif name == "added_tokens.json":
+            for token, id in found.items():
+                take(id, token)
+        else:
+            for id, entry in (found.get("added_tokens_decoder") or {}).items():
+                take(id, entry)
+            extra = found.get("additional_special_tokens") or found.get("extra_special_tokens") or []
+            listed = [found.get(key) for key in SPECIAL_KEYS]
+            listed += list(extra.values()) if isinstance(extra, Mapping) else list(extra)
+            special.update(e["content"] if isinstance(e, Mapping) else e for e in listed if e)
+
+    for name in ("tokenizer.json", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json"):
+        if name in names:
+            _parsed(folder, name, functools.partial(read, name))
+    return added, special
