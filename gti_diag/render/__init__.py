@@ -1,0 +1,81 @@
+"""What a result looks like: figures, tables, Markdown, terminal, HTML. Reads the dict of analysis.json only.
+
+matplotlib and seaborn are imported here and nowhere else in the package, and only when a figure is drawn.
+"""
+
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .view import Analysis, Missing, View, matrices, views
+
+# One file per figure, in the order in which reports show them. Figures 3 and 4 of the paper (relative gain
+# against pool size) read a study's evaluation instead of an analysis and will stand beside these.
+FIGURES = ("cosine_panels", "spectrum", "rsa_bars", "token_map", "cosine_blocks")
+
+
+def figures(
+    analyses: Sequence[Analysis],
+    out: Path | str,
+    *,
+    formats: Sequence[str] = ("png", "svg"),
+    style: str = "paper",
+) -> list[Path]:
+    """Draw every figure that the analyses allow into `out`; several analyses stand side by side.
+
+    The files are the same bytes for the same analyses and the same matplotlib. What is left out: `left_out`.
+
+    Raises:
+        ValueError: unknown style or format.
+        InputError: `out` cannot be written.
+    """
+    from gti_diag.files import atomic
+
+    from .style import METADATA, using
+
+    unknown = [suffix for suffix in formats if suffix not in METADATA]
+    if unknown:
+        raise ValueError(f"no figure format {unknown[0]!r}: choose from {', '.join(METADATA)}")
+    written = []
+    for name, module, panels in drawable(analyses):
+        with using(style) as look:
+            figure = module.draw(panels, look)
+            for suffix in formats:
+                path = Path(out) / f"{name}.{suffix}"
+                with atomic(path) as temporary:
+                    figure.savefig(temporary, format=suffix, metadata=METADATA[suffix])
+                written.append(path)
+    return written
+
+
+def drawable(analyses: Sequence[Analysis]) -> Iterator[tuple[str, ModuleType, list[Any]]]:
+    """(file stem, figure module, its points) of every figure for which at least one analysis has the data."""
+    for name, module, panels, _ in _plan(analyses):
+        if panels:
+            yield name, module, panels
+
+
+def left_out(analyses: Sequence[Analysis]) -> dict[str, str]:
+    """Figure (its file stem) → which checkpoints it leaves out, and why."""
+    return {name: "; ".join(reasons) for name, _, _, reasons in _plan(analyses) if reasons}
+
+
+def _plan(analyses: Sequence[Analysis]) -> Iterator[tuple[str, ModuleType, list[Any], list[str]]]:
+    for matrix in matrices(analyses):
+        shown = views(analyses, matrix)
+        for file in FIGURES:
+            module = import_module(f".{file}", __name__)
+            panels, reasons = _points(module, shown)
+            yield module.NAME + ("" if matrix == "input" else f"-{matrix}"), module, panels, reasons
+
+
+def _points(module: ModuleType, shown: Sequence[View]) -> tuple[list[Any], list[str]]:
+    panels, reasons = [], []
+    for view in shown:
+        try:
+            panels.append(module.points(view))
+        except Missing as missing:
+            reasons.append(f"{view.name}: {missing}")
+    return panels, reasons

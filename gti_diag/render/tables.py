@@ -1,0 +1,187 @@
+"""Numbers side by side: which measures are shown, how each is written; tables as Markdown and LaTeX."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .view import NONE, Analysis, View, interval, matrices, number, p_value, similarity, views
+
+Cell = Callable[[View, str], str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure: its name for `gti-diag explain`, its title, and its text for a view's group."""
+
+    measure: str
+    title: str
+    cell: Cell
+
+
+def measured(name: str, text: Callable[[Any], str] = number) -> Cell:
+    """The cell of a group's measure; `–` when the group or the number does not exist."""
+
+    def cell(view: View, group: str) -> str:
+        return text(((view.body.get("groups") or {}).get(group) or {}).get(name))
+
+    return cell
+
+
+def _norm(view: View, group: str) -> str:
+    norm = ((view.body.get("groups") or {}).get(group) or {}).get("norm") or {}
+    if norm.get("mean") is None:
+        return NONE
+    return f"{number(norm['mean'])} ± {number(norm['std'])}" if norm.get("std") is not None else number(norm["mean"])
+
+
+def correlation(entry: dict[str, Any] | None) -> str:
+    """`0.40 [0.35, 0.44]`: as much of it as exists."""
+    if not entry or entry.get("value") is None:
+        return NONE
+    bounds = interval(entry.get("interval"))
+    return similarity(entry["value"]) + (f" {bounds}" if bounds else "")
+
+
+def _rsa(statistic: str) -> Cell:
+    def cell(view: View, group: str) -> str:
+        return correlation((view.body.get("rsa") or {}).get(statistic)) if group == "new" else ""
+
+    return cell
+
+
+def _significance(statistic: str) -> Cell:
+    def cell(view: View, group: str) -> str:
+        entry = ((view.body.get("rsa") or {}).get(statistic) or {}) if group == "new" else {}
+        return p_value(entry.get("p_value")) or (NONE if group == "new" else "")
+
+    return cell
+
+
+ROWS = (
+    Row("count", "tokens", measured("count")),
+    Row("unique_rows", "distinct rows", measured("unique_rows")),
+    Row("effective_rank", "effective rank", measured("effective_rank")),
+    Row("effective_rank_centred", "effective rank, centred", measured("effective_rank_centred")),
+    Row("participation_ratio", "participation ratio", measured("participation_ratio")),
+    Row("stable_rank", "stable rank", measured("stable_rank")),
+    Row("mean_cosine", "mean cosine", measured("mean_cosine", similarity)),
+    Row("dispersion", "dispersion", measured("dispersion")),
+    Row("dispersion_ratio", "dispersion / text", measured("dispersion_ratio")),
+    Row("norm", "row norm, mean ± sd", _norm),
+    Row("pearson", "RSA, Pearson r", _rsa("pearson")),
+    Row("mantel", "  Mantel p", _significance("pearson")),
+    Row("spearman", "RSA, Spearman ρ", _rsa("spearman")),
+    Row("mantel", "  Mantel p", _significance("spearman")),
+)
+
+
+def band(view: View, measure: str) -> str:
+    """The range of a measure over text samples of the new group's size, `low to high`."""
+    found = ((view.body.get("null") or {}).get("measures") or {}).get(measure) or {}
+    if found.get("low") is None or found.get("high") is None:
+        return ""
+    return f"{number(found['low'])} to {number(found['high'])}"
+
+
+@dataclass(frozen=True)
+class Table:
+    header: tuple[str, ...]
+    measures: tuple[str, ...]  # of each row
+    rows: tuple[tuple[str, ...], ...]
+
+
+def groups(view: View) -> list[str]:
+    """The groups worth a column: new, then text, then whatever else was found."""
+    found = list(view.body.get("groups") or {})
+    return sorted(found, key=lambda name: ({"new": 0, "text": 1}.get(name, 2), name))
+
+
+def single(view: View) -> Table:
+    """One checkpoint: a column per group and the text band. Rows without a single number are dropped."""
+    columns = groups(view)
+    has_band = bool((view.body.get("null") or {}).get("measures"))
+    rows = []
+    for row in ROWS:
+        cells = [row.cell(view, group) for group in columns] + ([band(view, row.measure)] if has_band else [])
+        if any(cell not in ("", NONE) for cell in cells):
+            rows.append((row.measure, (row.title, *cells)))
+    header = ("measure", *columns, *(["text samples"] if has_band else []))
+    return Table(header, tuple(measure for measure, _ in rows), tuple(cells for _, cells in rows))
+
+
+def comparison(analyses: Sequence[Analysis], *, matrix: str = "input", group: str = "new") -> Table:
+    """Several checkpoints: a row per measure of one group, a column per checkpoint, the verdict first.
+
+    Without a single token of `group` anywhere the text group is compared instead.
+    """
+    shown = views(analyses, matrix)
+    if not any((view.body.get("groups") or {}).get(group) for view in shown):
+        group = "text"
+    rows = [("verdict", ("verdict", *(view.label or NONE for view in shown)))] if group == "new" else []
+    for row in ROWS:
+        cells = tuple(row.cell(view, group) for view in shown)
+        if any(cell not in ("", NONE) for cell in cells):
+            rows.append((row.measure, (row.title, *cells)))
+    header = (f"{group} tokens", *(view.name for view in shown))
+    return Table(header, tuple(measure for measure, _ in rows), tuple(cells for _, cells in rows))
+
+
+def markdown(analyses: Sequence[Analysis]) -> str:
+    """The comparison as a GitHub table; one per matrix."""
+    return "\n\n".join(github(comparison(analyses, matrix=matrix)) for matrix in matrices(analyses)) + "\n"
+
+
+def github(table: Table) -> str:
+    """A GitHub-flavoured table, numbers flush right."""
+    lines = [table.header, ("---", *("---:" for _ in table.header[1:])), *table.rows]
+    return "\n".join(
+        "| " + " | ".join(cell if cell[:3] == "---" else escape(cell) for cell in line) + " |" for line in lines
+    )
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is: a token may hold pipes, stars, tags or backticks."""
+    return re.sub(r"([\\`*_\[\]<>|~#$])", r"\\\1", text.replace("\n", " ")).replace("&", "&amp;")
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "–": "--",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "ρ": r"$\rho$",
+    "<": "$<$",
+    ">": "$>$",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{character: "\\" + character for character in "&%$#_{}"},
+}
+
+
+def latex_text(text: str) -> str:
+    """Text with LaTeX's special characters written out."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def latex(analyses: Sequence[Analysis]) -> str:
+    """The comparison as a `tabular` with booktabs rules; one per matrix."""
+    blocks = []
+    for matrix in matrices(analyses):
+        table = comparison(analyses, matrix=matrix)
+        lines = [" & ".join(map(latex_text, line)) + r" \\" for line in (table.header, *table.rows)]
+        blocks.append(
+            "\n".join(
+                [
+                    f"% {matrix} embeddings; needs \\usepackage{{booktabs}}",
+                    r"\begin{tabular}{l" + "r" * (len(table.header) - 1) + "}",
+                    r"\toprule",
+                    lines[0],
+                    r"\midrule",
+                    *lines[1:],
+                    r"\bottomrule",
+                    r"\end{tabular}",
+                ]
+            )
+        )
+    return "\n\n".join(blocks) + "\n"

@@ -1,0 +1,91 @@
+"""The compact summary on a terminal: verdict, table, a sparkline of the spectrum; plain when piped."""
+
+import math
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from . import tables
+from .verdicts import VERDICTS
+from .view import Analysis, View, matrices, views
+
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def summary(analyses: Sequence[Analysis]) -> RenderableType:
+    """What `analyze` and `compare` print. Colours are styles, so rich drops them for pipes and NO_COLOR."""
+    parts: list[RenderableType] = []
+    for matrix in matrices(analyses):
+        shown = views(analyses, matrix)
+        if len(matrices(analyses)) > 1:
+            parts.append(Text(f"{matrix} embeddings", style="bold underline"))
+        if len(shown) == 1:
+            parts += [_verdict(shown[0], full=True), _table(tables.single(shown[0]), shown)]
+        else:
+            parts += [_table(tables.comparison(analyses, matrix=matrix), shown)]
+            parts += [_verdict(view, full=False) for view in shown if view.label]
+    return Group(*parts)
+
+
+def sparkline(values: Sequence[float], *, width: int = 20, decades: float = 3.0) -> str:
+    """The spectrum's shape in one line: log₁₀(σᵢ/σ₁) from 0 down to −`decades`, at `width` even indices.
+
+    Fewer values make a shorter line; values below the floor, zeros too, are the lowest bar.
+    """
+    if not len(values) or not values[0] > 0:
+        return ""
+    count = min(width, len(values))
+    chosen = [values[round(i * (len(values) - 1) / max(1, count - 1))] for i in range(count)]
+    heights = [1 + math.log10(v / values[0]) / decades if v > 0 else 0.0 for v in chosen]
+    return "".join(BARS[max(0, min(len(BARS) - 1, round(h * (len(BARS) - 1))))] for h in heights)
+
+
+def _verdict(view: View, *, full: bool) -> Text:
+    look = VERDICTS.get(view.label, VERDICTS[None])
+    line = Text.assemble((f"{look['sign']} {view.label or 'no verdict'}", look["rich"]), f"  {view.name}")
+    reasons = [str(reason.get("text")) for reason in view.verdict.get("reasons") or []]
+    if full:
+        for reason in reasons:
+            line.append(f"\n  • {reason}")
+        if view.verdict.get("advice"):
+            line.append("\n  → ", style="bold").append(view.verdict["advice"])
+    elif reasons:
+        line.append(f": {reasons[0]}")
+    return line
+
+
+def _table(table: tables.Table, shown: Sequence[View]) -> RichTable:
+    grid = RichTable(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    for i, head in enumerate(table.header):
+        grid.add_column(Text(head), justify="left" if i == 0 else "right", overflow="fold")
+    for measure, row in zip(table.measures, table.rows, strict=True):
+        cells = [Text(cell) for cell in row]
+        if measure == "verdict":
+            cells[1:] = [
+                Text(
+                    f"{_sign(view)} {view.label or '–'}",
+                    style=VERDICTS.get(view.label, VERDICTS[None])["rich"],
+                )
+                for view in shown
+            ]
+        grid.add_row(*cells)
+    if len(shown) == 1:
+        groups = tables.groups(shown[0])
+        lines = [sparkline(shown[0].group(group).get("singular_values") or []) for group in groups]
+        lines += [""] * (len(table.header) - 1 - len(groups))
+    else:
+        lines = [sparkline(_spectrum(view)) for view in shown]
+    if any(lines):
+        grid.add_row("spectrum (log)", *(Text(line, no_wrap=True) for line in lines))
+    return grid
+
+
+def _sign(view: View) -> str:
+    return VERDICTS.get(view.label, VERDICTS[None])["sign"]
+
+
+def _spectrum(view: View) -> Sequence[float]:
+    groups = view.body.get("groups") or {}
+    return (groups.get("new") or groups.get("text") or {}).get("singular_values") or []
