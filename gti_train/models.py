@@ -1,0 +1,124 @@
+"""Language models in (hub id, directory or GGUF file) and out (a checkpoint appears whole or not at all)."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gti_diag.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def parse_dtype(name: str | torch.dtype) -> torch.dtype:
+    """The torch dtype called `name`.
+
+    Raises:
+        InputError: `name` is none of `DTYPES`.
+    """
+    if isinstance(name, torch.dtype):
+        return name
+    if name not in DTYPES:
+        raise InputError(f"dtype {name!r} is unknown: use one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def load_language_model(
+    name_or_path: str | os.PathLike[str], *, dtype: str | torch.dtype = torch.bfloat16
+) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """A causal language model in evaluation mode, all parameters frozen, and its tokenizer.
+
+    `name_or_path` is a hub id, a checkpoint directory or a `.gguf` file (de-quantised on loading).
+
+    Raises:
+        InputError: nothing there, or not a causal language model with a tokenizer.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    name, where, loading = os.fspath(name_or_path), {}, {}
+    if name.endswith(".gguf"):
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(f"{path} is not there: name an existing .gguf file, a directory or a hub id")
+        name, where = str(path.parent), {"gguf_file": path.name}
+        loading = {**where, **_dense()}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **where)
+        with _quiet():
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=parse_dtype(dtype), **loading)
+    except (OSError, ValueError, KeyError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"cannot load a causal language model from {name_or_path}: {line}") from error
+    if where:  # the weights are plain now; a config that says "gguf" would not load again
+        vars(model.config).pop("quantization_config", None)
+        vars(model).pop("hf_quantizer", None)
+        model.config.name_or_path = Path(str(name_or_path)).stem
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def _dense() -> dict[str, Any]:
+    """The option that unpacks GGUF blocks to ordinary weights; transformers before 5.2x did nothing else."""
+    try:
+        from transformers import GgufConfig
+    except ImportError:
+        return {}
+    return {"quantization_config": GgufConfig(dequantize=True)}
+
+
+def save_language_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: Any) -> None:
+    """Write an ordinary Hugging Face checkpoint into the directory `out` (see `atomic_directory`)."""
+    with _quiet():
+        model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+@contextlib.contextmanager
+def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary directory beside `path`; on success it takes the place of `path`, on failure it goes.
+
+    Raises:
+        InputError: the place cannot be written, or holds something that is not one of our directories.
+    """
+    target = Path(path)
+    ours = target.is_dir() and ((target / "gti.json").is_file() or not any(target.iterdir()))
+    if target.exists() and not ours:
+        raise InputError(f"{target} is there and no checkpoint of gti-train: name another place, or remove it")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+        temporary.chmod(0o755)
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
+    try:
+        yield temporary
+        previous = temporary.with_name(temporary.name + "-old")
+        if target.exists():
+            os.replace(target, previous)
+        os.replace(temporary, target)
+        shutil.rmtree(previous, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars from transformers: the caller has its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,210 @@
+"""Extend a tokenizer and a model by named tokens, and keep the sidecar file `gti.json` that says so."""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gti_diag.errors import InputError
+from gti_train import initialisers
+from gti_train.models import atomic_directory, load_language_model, save_language_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SIDECAR = "gti.json"
+CODEBOOKS = "codebooks.safetensors"
+CODE = re.compile(r"<\|?([a-z])_(\d+)\|?>")
+# Adding a token must not change how ordinary text is cut: with "the" added, "other" becomes three tokens.
+SAMPLE = (
+    "The other day, 3 customers compared a well-made oak desk (120 x 60 cm) with items < $250 & > 4 stars.\n"
+    "  Let's re-read: <b>bold</b> a_1 b_2 [c_3] user@example.org naïve 東京 – “quotes” …\tend"
+)
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What `gti.json` holds: the new tokens of this checkpoint and how their rows came about."""
+
+    new_tokens: list[str]
+    ids: list[int]
+    levels: list[int]
+    init: str
+    seed: int
+    parent: str
+    stage: str = "extend"
+    step: int = 0
+    codebooks: str | None = None
+    schema: int = 1
+
+
+def extend(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    tokens: Sequence[str],
+    *,
+    multiple: int = 1,
+) -> list[int]:
+    """Give each token its own id and row; returns the ids in the order of `tokens`.
+
+    Trained rows stay bit-identical and the matrix never shrinks: spare rows (a matrix padded beyond its
+    tokenizer) are used first. A padded matrix keeps its multiple, the largest power of two up to 128 that
+    divides its row count, or `multiple` if that is larger. New rows, and padding beyond them, start at the mean
+    of the trained rows.
+
+    Raises:
+        InputError: a token is there already or twice in the list, or would change how ordinary text is cut.
+    """
+    from transformers import AddedToken
+
+    vocabulary = tokenizer.get_vocab()
+    if not tokens:
+        raise InputError("no tokens to add: list at least one")
+    for token, count in Counter(tokens).items():
+        if token in vocabulary:
+            raise InputError(f"token {token!r} is in the vocabulary already: choose another name")
+        if count > 1:
+            raise InputError(f"token {token!r} is listed {count} times: list it once")
+    before = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
+    # special=False: `skip_special_tokens` and serving engines would drop codes from generated text.
+    plain = {"normalized": False, "lstrip": False, "rstrip": False, "special": False}
+    tokenizer.add_tokens([AddedToken(token, **plain) for token in tokens])
+    ids = tokenizer.convert_tokens_to_ids(list(tokens))
+    if tokenizer(SAMPLE, add_special_tokens=False)["input_ids"] != before:
+        raise InputError(f"tokens such as {tokens[0]!r} change how ordinary text is cut: choose other names")
+    if len(tokenizer.get_vocab()) - len(vocabulary) != len(tokens) or len(set(ids)) != len(tokens):
+        raise InputError(f"the tokenizer did not take all of {len(tokens)} tokens as new: choose other names")
+
+    rows = model.get_input_embeddings().weight.shape[0]
+    trained = torch.tensor(sorted({i for i in vocabulary.values() if i < rows}))
+    if rows > max(vocabulary.values()) + 1:
+        multiple = max(multiple, min(128, rows & -rows))
+    needed = -(-(max(ids) + 1) // multiple) * multiple
+    if needed > rows:
+        # mean_resizing would draw rows from N(mean, 1e-9 covariance), a collapse in disguise
+        model.resize_token_embeddings(needed, mean_resizing=False)
+        model.requires_grad_(False)  # resizing may have flipped it
+    fresh = torch.tensor(sorted({*ids, *range(rows, needed)}))
+    for weight in matrices(model).values():
+        weight.data[fresh] = initialisers.mean(weight.data[trained], len(fresh)).to(weight)
+    return ids
+
+
+def matrices(model: "PreTrainedModel") -> dict[str, torch.nn.Parameter]:
+    """The matrices that hold a row per token: `input`, and `output` only where the head is not tied to it."""
+    found = {"input": model.get_input_embeddings().weight}
+    head = model.get_output_embeddings()
+    if head is not None and head.weight is not found["input"]:
+        found["output"] = head.weight
+    return found
+
+
+def write_rows(model: "PreTrainedModel", ids: Sequence[int], rows: dict[str, Tensor]) -> None:
+    """Overwrite the rows `ids` of the matrices named in `rows`, in the dtype of the model."""
+    for name, weight in matrices(model).items():
+        weight.data[torch.as_tensor(ids, device=weight.device)] = rows[name].to(weight)
+
+
+def trained_ids(tokenizer: "PreTrainedTokenizerBase", new: Sequence[int], *, rows: int) -> Tensor:
+    """Ids of trained rows: those of a token of the tokenizer, without the new ones; padding has no token."""
+    return torch.tensor(sorted({i for i in tokenizer.get_vocab().values() if i < rows} - set(new)))
+
+
+INITIALISERS: dict[str, Callable[[Tensor, int, torch.Generator], Tensor]] = {
+    "mean": lambda trained, count, _: initialisers.mean(trained, count),
+    "random": lambda trained, count, generator: initialisers.random(trained, count, generator=generator),
+}
+
+
+def extend_checkpoint(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    tokens: Sequence[str],
+    levels: Sequence[int] | None = None,
+    init: str = "mean",
+    seed: int = 0,
+    codebooks: Tensor | None = None,
+    dtype: str | torch.dtype = torch.bfloat16,
+) -> Sidecar:
+    """Write the model at `source`, extended by `tokens` started as `init` says, to the directory `out`.
+
+    `codebooks` (tokens × k, in the order of `tokens`) is stored beside the weights as the reference for RSA.
+
+    Raises:
+        InputError: as `load_language_model`, `extend`, `atomic_directory`; unknown `init`; wrong lengths.
+    """
+    if init not in INITIALISERS:
+        raise InputError(f"init {init!r} is unknown: use one of {', '.join(INITIALISERS)}")
+    levels = levels_of(tokens) if levels is None else list(levels)
+    for name, given in (("levels", levels), ("codebooks", codebooks)):
+        if given is not None and len(given) != len(tokens):
+            raise InputError(f"{name} has {len(given)} entries for {len(tokens)} tokens: give one for each")
+    with atomic_directory(out) as folder:
+        model, tokenizer = load_language_model(source, dtype=dtype)
+        ids = extend(model, tokenizer, tokens)
+        generator = torch.Generator().manual_seed(seed)
+        trained = trained_ids(tokenizer, ids, rows=model.get_input_embeddings().weight.shape[0])
+        rows = {
+            name: INITIALISERS[init](weight.data[trained], len(ids), generator)
+            for name, weight in matrices(model).items()
+        }
+        write_rows(model, ids, rows)
+        sidecar = Sidecar(list(tokens), ids, levels, init, seed, parent=str(source))
+        save_extended(model, tokenizer, folder, sidecar=sidecar, codebooks=codebooks)
+    return sidecar
+
+
+def save_extended(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    folder: Path,
+    *,
+    sidecar: Sidecar,
+    codebooks: Tensor | None,
+) -> None:
+    """Write checkpoint, sidecar and codebooks into `folder`."""
+    from safetensors.torch import save_file
+
+    save_language_model(model, tokenizer, folder)
+    if codebooks is not None:
+        save_file({"codebooks": codebooks.float().contiguous()}, folder / CODEBOOKS)
+        sidecar = replace(sidecar, codebooks=CODEBOOKS)
+    content: dict[str, Any] = {"schema": sidecar.schema, **asdict(sidecar)}
+    (folder / SIDECAR).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read_sidecar(folder: str | os.PathLike[str]) -> Sidecar:
+    """The sidecar of the checkpoint in `folder`.
+
+    Raises:
+        InputError: there is none, or it is not ours.
+    """
+    path = Path(folder) / SIDECAR
+    try:
+        return Sidecar(**json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InputError(f"{path} is not there: name a checkpoint that `gti-train extend` wrote") from error
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is no gti.json of schema 1 ({error}): rerun `gti-train extend`") from error
+
+
+def read_codebooks(folder: str | os.PathLike[str]) -> Tensor | None:
+    """The codebooks beside the checkpoint in `folder` (tokens × k), or None."""
+    from safetensors.torch import load_file
+
+    path = Path(folder) / CODEBOOKS
+    return load_file(path)["codebooks"] if path.is_file() else None
+
+
+def levels_of(tokens: Sequence[str]) -> list[int]:
+    """The 1-based level of each code token: `<a_7>` is 1, `<b_0>` is 2, …; 1 for tokens of any other form."""
+    found = (CODE.fullmatch(token) for token in tokens)
+    return [ord(match[1]) - ord("a") + 1 if match else 1 for match in found]
