@@ -67,6 +67,8 @@ def ground(
     encoded = [encode(example, tokenizer, max_tokens=config.max_tokens) for example in examples]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0  # masked, so any id will do
     model.eval().requires_grad_(False)
+    if model.device.type == "cpu":  # the fused attention's backward pass is slow there: 1.6 x a whole step
+        model.set_attn_implementation("eager")
     rows = NewRows(model, list(ids))
     optimizer = torch.optim.AdamW(rows.parameters(), lr=config.learning_rate, weight_decay=0.0)
     batches = order(len(encoded), batch=config.batch, seed=config.seed)
