@@ -12,7 +12,7 @@ from importlib import import_module, metadata
 
 from .errors import InputError
 
-_HOME = {"open_checkpoint": ".checkpoint", "diagnose": ".diagnose", "compare": ".diagnose", "check": ".gate"}
+_HOME = {"open_checkpoint": ".checkpoint", "diagnose": ".diagnosis", "compare": ".diagnosis", "check": ".gate"}
 
 __all__ = ["InputError", "check", "compare", "diagnose", "open_checkpoint"]
 __version__ = metadata.version("gti-diag")

@@ -120,7 +120,7 @@ def _options(**options) -> dict:
 
 def _analyze(checkpoints, options, max_memory, out, json, formats, style, quiet) -> None:
     from . import report
-    from .diagnose import compare
+    from .diagnosis import compare
 
     wanted = tuple(part.strip() for part in formats.split(",") if part.strip())
     report.check_writable(out, wanted)

@@ -1,11 +1,12 @@
 """Where the bytes lie. A folder lists names, returns small files whole and large files by byte range."""
 
+import io
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,9 +18,14 @@ SMALL_FILE = 512 * 1024 * 1024  # a tokenizer or an index; anything larger is no
 class Folder(Protocol):
     """A directory of files, near or far."""
 
-    root: str
+    @property
+    def root(self) -> str: ...
 
     def names(self) -> tuple[str, ...]: ...
+
+    def folders(self) -> tuple[str, ...]: ...
+
+    def into(self, name: str) -> "Folder": ...
 
     def size(self, name: str) -> int: ...
 
@@ -34,12 +40,20 @@ class LocalFolder:
 
     root: str
 
-    def names(self) -> tuple[str, ...]:
+    def _entries(self) -> list[os.DirEntry]:
         try:
-            found = [entry.name for entry in os.scandir(self.root) if not entry.is_dir(follow_symlinks=False)]
+            return sorted(os.scandir(self.root), key=lambda entry: entry.name)
         except OSError as error:
             raise bad(self.root, f"cannot be listed ({error.strerror})") from error
-        return tuple(sorted(found))
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(entry.name for entry in self._entries() if not entry.is_dir(follow_symlinks=False))
+
+    def folders(self) -> tuple[str, ...]:
+        return tuple(entry.name for entry in self._entries() if Path(entry.path).is_dir())
+
+    def into(self, name: str) -> "LocalFolder":
+        return LocalFolder(str(Path(self.root, name)))
 
     def size(self, name: str) -> int:
         path = Path(self.root, name)
@@ -58,7 +72,7 @@ class LocalFolder:
             with open(path, "rb", buffering=0) as file:
                 for start, stop in spans:
                     file.seek(start)
-                    part = memoryview(out[at : at + stop - start])
+                    part: Any = memoryview(out[at : at + stop - start])  # type: ignore[arg-type]
                     while len(part):
                         count = file.readinto(part)
                         if not count:
@@ -70,6 +84,41 @@ class LocalFolder:
 
     def identity(self, name: str) -> str | None:
         return None
+
+
+class Window(io.RawIOBase):
+    """A read-only file object over bytes `start` to `stop` of a folder's file, for libraries that want one."""
+
+    def __init__(self, folder: Folder, name: str, start: int = 0, stop: int | None = None) -> None:
+        self.folder, self.name, self.start = folder, name, start
+        self.length = (folder.size(name) if stop is None else stop) - start
+        self.at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.at = max(0, offset + (0, self.at, self.length)[whence])
+        return self.at
+
+    def read(self, count: int = -1) -> bytes:
+        stop = self.length if count is None or count < 0 else min(self.length, self.at + count)
+        if stop <= self.at:
+            return b""
+        data = self.folder.spans(self.name, [(self.start + self.at, self.start + stop)]).tobytes()
+        self.at = stop
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def whole(folder: Folder, name: str) -> bytes:
@@ -90,8 +139,8 @@ def parse_json(data: bytes, where: str) -> object:
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            names = [key for key, _ in pairs]
-            double = next(key for key in names if names.count(key) > 1)
+            seen: set[str] = set()
+            double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
             raise ValueError(f"key {double!r} twice")
         return found
 

@@ -13,7 +13,7 @@ from .view import Analysis, Missing, View, matrices, views
 
 # One file per figure, in the order in which reports show them. Figures 3 and 4 of the paper (relative gain
 # against pool size) read a study's evaluation instead of an analysis and will stand beside these.
-FIGURES = ("cosine_panels", "spectrum", "rsa_bars", "token_map", "cosine_blocks")
+FIGURES = ("cosine_panels", "spectrum", "rsa_bars", "token_map", "cosine_blocks", "levels", "norms", "trajectory")
 
 
 def figures(
@@ -78,4 +78,6 @@ def _points(module: ModuleType, shown: Sequence[View]) -> tuple[list[Any], list[
             panels.append(module.points(view))
         except Missing as missing:
             reasons.append(f"{view.name}: {missing}")
+    if hasattr(module, "together") and not module.together(panels):
+        return [], []  # a figure of its own kind of comparison: not missed elsewhere
     return panels, reasons

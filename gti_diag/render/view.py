@@ -51,10 +51,13 @@ class View:
         return found
 
     def reason(self, name: str) -> str:
-        """Why a part is missing: as recorded, else for want of new tokens, else unknown."""
+        """Why a part is missing: as recorded, else for want of new tokens or of a reference, else unknown."""
         recorded = (self.body.get("undefined") or {}).get(name)
-        fresh = (self.body.get("groups") or {}).get("new")
-        return recorded or (f"the analysis has no {name}" if fresh else "no new tokens")
+        if recorded:
+            return recorded
+        if not (self.body.get("groups") or {}).get("new"):
+            return "no new tokens"
+        return "no reference vectors were given (--reference)" if name == "rsa" else f"the analysis has no {name}"
 
     @property
     def verdict(self) -> dict[str, Any]:
