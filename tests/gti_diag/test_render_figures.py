@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from gti_diag import render
-from gti_diag.render import cosine_blocks, cosine_panels, rsa_bars, spectrum, style, token_map
+from gti_diag.render import (
+    cosine_blocks,
+    cosine_panels,
+    levels,
+    norms,
+    rsa_bars,
+    spectrum,
+    style,
+    token_map,
+    trajectory,
+)
 from gti_diag.render.view import Missing, views
 
 from .render_cases import STARTS, analysis, plain
@@ -128,6 +138,38 @@ def test_blocks_share_a_scale_centred_at_zero(three, look):
     assert ticks == ["level 1", "level 2", "level 3"]
 
 
+def test_norms_are_scaled_to_their_peaks_and_one_norm_is_a_line(three, look):
+    panels = [norms.points(view) for view in views(three)]
+    histogram = three[2]["matrices"]["input"]["groups"]["new"]["norm"]["histogram"]
+    np.testing.assert_allclose(panels[2].new.density, np.array(histogram["counts"]) / max(histogram["counts"]))
+    axes = norms.draw(panels, look).axes[0]
+    (line,) = axes.lines
+    assert line.get_label() == "mean: all one norm"
+    assert line.get_xdata()[0] == pytest.approx(three[0]["matrices"]["input"]["groups"]["new"]["norm"]["mean"])
+
+
+def test_levels_show_same_against_other(three, look):
+    axes = levels.draw([levels.points(views(three)[2])], look).axes[0]
+    expected = three[2]["matrices"]["input"]["hierarchy"]["levels"]
+    stems = [list(line.get_ydata()) for line in axes.lines if len(line.get_xdata()) == 2]
+    assert stems[:3] == [[expected[k]["within"], expected[k]["between"]] for k in "123"]
+
+
+def test_trajectory_follows_the_steps_in_order(look):
+    run = [analysis("grounded", name="late", step=100), analysis("mean", name="early", step=0)]
+    rank, spread, rsa = trajectory.draw([trajectory.points(view) for view in views(run)], look).axes
+    assert list(rank.lines[0].get_xdata()) == [0, 100]
+    assert rank.lines[0].get_ydata()[0] == pytest.approx(1.0)
+    assert spread.lines[0].get_ydata()[0] == 0.0
+    assert list(rsa.lines[0].get_xdata()) == [100], "RSA of the mean start is undefined, so it has no point"
+
+
+def test_trajectory_needs_one_run(three):
+    assert "trajectory" not in {name for name, _, _ in render.drawable(three)}
+    assert not trajectory.together([trajectory.points(view) for view in views([analysis("mean", step=5)] * 2)])
+    assert "trajectory" not in render.left_out(three), "nobody misses it in a comparison of starts"
+
+
 def test_dollars_and_foreign_scripts_in_tokens_are_text(look):
     assert style.printable("$x$ 水 café") == r"\$x\$ U+6C34 café"
     figure, axes = style.canvas(2, 2)
@@ -138,7 +180,9 @@ def test_dollars_and_foreign_scripts_in_tokens_are_text(look):
 @pytest.mark.parametrize("name", sorted(style.STYLES))
 def test_every_style_draws_every_figure(three, tmp_path, name):
     written = render.figures(three[2:], tmp_path, formats=("png",), style=name)
-    assert {path.stem for path in written} >= {
+    assert {path.stem for path in written} == {
+        "levels",
+        "norms",
         "cosine-panels",
         "spectrum",
         "rsa",

@@ -1,0 +1,88 @@
+"""Effective rank, dispersion and RSA of the new tokens over training steps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from .style import Look, canvas, colour
+from .view import Missing, View
+
+NAME = "trajectory"
+TITLE = "Over training steps"
+CAPTION = (
+    "The same tokens at successive checkpoints. The band is what text samples of the same size have; whiskers are "
+    "bootstrap intervals."
+)
+CURVES = {
+    "effective_rank": "effective rank",
+    "dispersion_ratio": "dispersion / text",
+    "pearson": "RSA, Pearson $r$",
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One step: values, intervals and text bands by curve; a curve without a number is absent."""
+
+    name: str
+    step: int
+    values: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    bands: dict[str, tuple[float, float]]
+
+
+def points(view: View) -> Panel:
+    """The numbers of one step.
+
+    Raises:
+        Missing: no step is recorded, or there are no new tokens.
+    """
+    if view.step is None:
+        raise Missing("no training step is recorded")
+    group = view.group("new")
+    rsa = (view.body.get("rsa") or {}).get("pearson") or {}
+    values = {name: group.get(name) for name in CURVES} | {"pearson": rsa.get("value")}
+    intervals = {"pearson": tuple(rsa["interval"])} if rsa.get("interval") else {}
+    null = (view.body.get("null") or {}).get("measures") or {}
+    bands = {name: (null[name]["low"], null[name]["high"]) for name in CURVES if (null.get(name) or {}).get("low")}
+    values = {name: value for name, value in values.items() if value is not None}
+    return Panel(view.name, view.step, values, intervals, bands)
+
+
+def together(panels: Sequence[Panel]) -> bool:
+    """Whether these are one run: at least two checkpoints, no two of them at one step."""
+    return len(panels) > 1 and len({panel.step for panel in panels}) == len(panels)
+
+
+def series(panels: Sequence[Panel], curve: str) -> list[Panel]:
+    """The panels that have this curve, by step."""
+    return sorted((panel for panel in panels if curve in panel.values), key=lambda panel: panel.step)
+
+
+def draw(panels: Sequence[Panel], look: Look) -> Figure:
+    """One small axes per curve over the same steps."""
+    figure, grid = canvas(look["page"], look["column"] * 0.6, ncols=len(CURVES), sharex=True)
+    for axes, (curve, title) in zip(grid, CURVES.items(), strict=True):
+        found = series(panels, curve)
+        steps = [panel.step for panel in found]
+        banded = [panel for panel in found if curve in panel.bands]
+        if banded:
+            low, high = zip(*(panel.bands[curve] for panel in banded), strict=True)
+            axes.fill_between(
+                [panel.step for panel in banded], low, high, color=look["band"], lw=0, label="text samples"
+            )
+        axes.plot(
+            steps, [panel.values[curve] for panel in found], "o-", ms=3, color=colour(look, 0), label="new tokens"
+        )
+        for panel in found:
+            if curve in panel.intervals:
+                axes.plot([panel.step] * 2, panel.intervals[curve], color=colour(look, 0), lw=0.8)
+        axes.set(title=title, xlabel="training step")
+        if not found:
+            axes.text(0.5, 0.5, "undefined", transform=axes.transAxes, ha="center", color=look["muted"])
+        if curve == "pearson":
+            axes.axhline(0, color=look["muted"], lw=0.6, zorder=0)
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return figure
