@@ -1,7 +1,12 @@
-"""Examples become token batches in which only answers are supervised."""
+"""Examples become token sequences in which only answers are supervised, and batches of similar length.
 
-from collections.abc import Iterator, Sequence
+A sequence is cut at its first new token. Before the cut every hidden state is a constant of the stage; from the cut
+on the sequence is *live*. The last token is never read: nothing follows it.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,10 +24,26 @@ PLAIN = "{prompt}\n"  # for base models, which have no chat template
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of prompt, answer and end-of-text; `answer` is the index of the first answer token."""
+    """Ids of prompt, answer and end-of-text; `answer` and `live` index the first answer and first new token."""
 
     ids: tuple[int, ...]
     answer: int
+    live: int
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """What comes before the first new token."""
+        return self.ids[: self.live]
+
+    @property
+    def tail(self) -> tuple[int, ...]:
+        """The live tokens that are read."""
+        return self.ids[self.live : -1]
+
+    @property
+    def supervised(self) -> int:
+        """Number of answer tokens, the end of text included."""
+        return len(self.ids) - self.answer
 
 
 def prompt_ids(prompt: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
@@ -39,51 +60,96 @@ def prompt_ids(prompt: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def encode(example: "Example", tokenizer: "PreTrainedTokenizerBase", *, max_tokens: int) -> Encoded:
+def encode(
+    example: "Example", tokenizer: "PreTrainedTokenizerBase", *, new: Collection[int], max_tokens: int
+) -> Encoded:
     """Prompt and answer are tokenised apart, so where the answer begins is known, not searched for.
 
     Raises:
-        InputError: the answer is empty, or the example exceeds `max_tokens`.
+        InputError: prompt or answer is empty, or the example exceeds `max_tokens`.
     """
     prompt = prompt_ids(example.prompt, tokenizer)
     answer = tokenizer(example.answer, add_special_tokens=False)["input_ids"]
-    if not answer:
-        raise InputError(f"the example of item {example.item_id!r} has an empty answer: nothing to learn")
+    for name, ids in (("prompt", prompt), ("answer", answer)):
+        if not ids:
+            raise InputError(f"the example of item {example.item_id!r} has an empty {name}: give it some text")
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     ids = (*prompt, *answer, *end)
     if len(ids) > max_tokens:
-        raise InputError(f"item {example.item_id!r} takes {len(ids)} tokens, more than max_tokens={max_tokens}")
-    return Encoded(ids, len(prompt))
+        raise InputError(
+            f"item {example.item_id!r} takes {len(ids)} tokens: shorten it, or raise max_tokens={max_tokens}"
+        )
+    live = next((i for i, token in enumerate(ids[:-1]) if token in new), len(ids) - 1)
+    return Encoded(ids, len(prompt), live)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded `ids` and `mask` (batch × length); `targets` follow the `supervised` positions."""
+    """Right-padded tokens to read, `batch × length`; `targets` follow the `supervised` positions."""
 
     ids: Tensor
     mask: Tensor
+    positions: Tensor
     supervised: Tensor
     targets: Tensor
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device."""
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
 
-def collate(examples: Sequence[Encoded], *, pad: int) -> Batch:
-    """One batch. Position t is supervised iff token t+1 belongs to an answer (padding never does)."""
-    length = max(len(e.ids) for e in examples)
+
+def collate(examples: Sequence[Encoded], *, pad: int, whole: bool = False) -> Batch:
+    """One batch of the live tails (or of the `whole` sequences).
+
+    Position t is supervised iff token t+1 belongs to an answer; padding never does, also where the padding
+    token is the end-of-text token.
+    """
+    starts = [0 if whole else e.live for e in examples]
+    length = max(len(e.ids) - 1 - start for e, start in zip(examples, starts, strict=True))
     ids = torch.full((len(examples), length), pad)
     mask = torch.zeros(len(examples), length, dtype=torch.long)
     supervised = torch.zeros(len(examples), length, dtype=torch.bool)
-    for i, example in enumerate(examples):
-        n = len(example.ids)
-        ids[i, :n] = torch.tensor(example.ids)
+    targets: list[int] = []
+    for i, (example, start) in enumerate(zip(examples, starts, strict=True)):
+        n, first = len(example.ids) - 1 - start, max(example.answer - 1, start)
+        ids[i, :n] = torch.tensor(example.ids[start:-1], dtype=torch.long)
         mask[i, :n] = 1
-        supervised[i, example.answer - 1 : n - 1] = True
-    return Batch(ids, mask, supervised, ids.roll(-1, 1)[supervised])
+        supervised[i, first - start : n] = True
+        targets += example.ids[first + 1 :]
+    positions = torch.arange(length) + torch.tensor(starts)[:, None]
+    return Batch(ids, mask, positions, supervised, torch.tensor(targets, dtype=torch.long))
 
 
-def order(count: int, *, batch: int, seed: int) -> Iterator[list[int]]:
-    """Endless batches of indices, epoch after epoch: permutations that depend on (seed, epoch) alone."""
-    epoch = 0
+def order(count: int, *, batch: int, seed: int, start: int = 0) -> Iterator[list[int]]:
+    """Endless batches of indices from batch number `start` on; each epoch's permutation is of (seed, epoch)."""
+    per_epoch = -(-count // batch)
+    epoch, skip = divmod(start, per_epoch)
     while True:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        yield from (part.tolist() for part in torch.randperm(count, generator=generator).split(batch))
-        epoch += 1
+        parts = torch.randperm(count, generator=generator).split(batch)
+        yield from (part.tolist() for part in islice(parts, skip, None))
+        epoch, skip = epoch + 1, 0
+
+
+def buckets(lengths: Sequence[int], *, overhead: int, limit: int) -> list[list[int]]:
+    """Split a batch into groups of similar length at the least cost Σ (overhead + size · longest).
+
+    `overhead` is what running one more group costs, in tokens; no group pads to more than `limit` tokens
+    unless it is a single sequence. Exact, by dynamic programming over the sorted lengths.
+    """
+    ranked = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    best, cut = [0.0], [0]
+    for end in range(1, len(ranked) + 1):
+        longest = lengths[ranked[end - 1]]
+        costs = {
+            start: best[start] + overhead + (end - start) * longest
+            for start in range(end)
+            if start == end - 1 or (end - start) * longest <= limit
+        }
+        cut.append(min(costs, key=costs.__getitem__))
+        best.append(costs[cut[-1]])
+    groups, end = [], len(ranked)
+    while end:
+        groups.append(ranked[cut[end] : end])
+        end = cut[end]
+    return groups[::-1]

@@ -1,49 +1,193 @@
 """The grounding stage: teach new rows their meaning from text while everything else stays frozen."""
 
+import contextlib
+import hashlib
+import inspect
+import json
+import logging
 import os
-import time
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from gti_diag.errors import InputError
-from gti_train.batches import collate, encode, order
-from gti_train.models import atomic_directory, load_language_model
-from gti_train.new_rows import NewRows
-from gti_train.vocabulary import Sidecar, read_codebooks, read_sidecar, save_extended
+from gti_train.batches import Encoded, buckets, collate, encode, order
+from gti_train.loop import LoopConfig, StepRecord, Trackers, evaluate, join_processes, train, world
+from gti_train.models import atomic_directory, best_dtype, load_language_model, parse_dtype
+from gti_train.new_rows import NewRows, exact_loss
+from gti_train.prefixes import Prefixes, past
+from gti_train.state import State, load_state, save_state
+from gti_train.vocabulary import (
+    Sidecar,
+    matrices,
+    read_codebooks,
+    read_sidecar,
+    save_extended,
+    trained_ids,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from gti_train.prompts import Example
 
+log = logging.getLogger(__name__)
+METRICS = "metrics.jsonl"
+# What one more micro-batch costs, in live tokens: reading the weights on a CPU, launching kernels on a GPU.
+OVERHEAD = {"cpu": 64, "cuda": 2048}
+
 
 @dataclass(frozen=True)
 class GroundingConfig:
-    """Everything that a run depends on, besides model and examples."""
+    """Everything that a run depends on, besides model and examples.
+
+    cache_bytes: how much may be kept of what precedes the first new token; 0 keeps nothing.
+    micro_tokens: the most live tokens (with padding) in one forward pass; bounds memory, changes no result.
+    every: steps between evaluations (geometry; held-out loss where examples are held out); 0 for none.
+    patience: evaluations without a better value of `watch` before stopping; None never stops early.
+    watch: held_out_loss (least is best) or rsa (most is best); the best rows are what remains.
+    """
 
     steps: int = 150
     batch: int = 16
     learning_rate: float = 1e-3
     warmup: int = 10
+    schedule: str = "constant"
     clip: float = 1.0
     max_tokens: int = 512
     seed: int = 0
+    cache_bytes: int = 1 << 30
+    micro_tokens: int = 8192
+    every: int = 0
+    patience: int | None = None
+    watch: str = "held_out_loss"
+
+    @property
+    def loop(self) -> LoopConfig:
+        """The part that the loop reads."""
+        names = LoopConfig.__dataclass_fields__
+        return LoopConfig(**{name: getattr(self, name) for name in names})
 
 
-@dataclass(frozen=True)
-class StepRecord:
-    """One finished step: mean loss per supervised token, gradient norm before clipping, and its cost."""
+class Answers:
+    """The objective: −log likelihood of answers, with gradients to the new rows alone.
 
-    step: int
-    loss: float
-    grad_norm: float
-    learning_rate: float
-    tokens: int
-    supervised: int
-    seconds: float
+    Three ways to the same number: `split` runs what precedes the first new token apart (see `prefixes`);
+    `whole` runs sequences from their start, for models that take no keys and values; `exact` differentiates
+    whole matrices, for heads that `new_rows` does not know.
+    """
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        rows: NewRows,
+        encoded: Sequence[Encoded],
+        *,
+        way: str,
+        pad: int,
+        micro_tokens: int,
+        prefixes: Prefixes | None = None,
+    ):
+        self.model, self.rows, self.encoded, self.way = model, rows, encoded, way
+        self.pad, self.micro_tokens, self.prefixes = pad, micro_tokens, prefixes
+
+    def supervised(self, indices: Sequence[int]) -> int:
+        """The number of answer tokens."""
+        return sum(self.encoded[i].supervised for i in indices)
+
+    def updated(self) -> None:
+        """Let the model hold the new values."""
+        self.rows.materialise(self.model)
+
+    def losses(self, indices: Sequence[int]) -> Iterator[Tensor]:
+        """Summed losses of micro-batches of similar length."""
+        loss = {"split": self._split, "whole": self._whole, "exact": self._exact}[self.way]
+        lengths = [len(e.tail) if self.way == "split" else len(e.ids) for e in (self.encoded[i] for i in indices)]
+        overhead = OVERHEAD[self.model.device.type]
+        for group in buckets(lengths, overhead=overhead, limit=self.micro_tokens):
+            yield loss([indices[i] for i in group])
+
+    def _split(self, indices: list[int]) -> Tensor:
+        from transformers import DynamicCache
+
+        examples, prefixes = [self.encoded[i] for i in indices], self.prefixes.get(indices)
+        known = torch.cat([p.hidden for p in prefixes])
+        next_tokens = [t for e in examples for t in e.ids[min(e.answer - 1, e.live) + 1 : e.live + 1]]
+        loss = self.rows.loss(self.model, known, torch.tensor(next_tokens, device=known.device).long())
+        if not any(e.tail for e in examples):
+            return loss
+        batch = collate(examples, pad=self.pad).to(self.model.device)
+        states, mask = past(prefixes)
+        hidden = self.model.base_model(
+            inputs_embeds=self.rows.embed(self.model, batch.ids),
+            attention_mask=torch.cat([mask, batch.mask], 1),
+            position_ids=batch.positions,
+            past_key_values=DynamicCache([(k, v) for k, v in states] if mask.shape[1] else None),
+            use_cache=True,
+        ).last_hidden_state
+        return loss + self.rows.loss(self.model, hidden[batch.supervised], batch.targets)
+
+    def _whole(self, indices: list[int]) -> Tensor:
+        batch = collate([self.encoded[i] for i in indices], pad=self.pad, whole=True).to(self.model.device)
+        hidden = self.model.base_model(
+            inputs_embeds=self.rows.embed(self.model, batch.ids), attention_mask=batch.mask, use_cache=False
+        ).last_hidden_state
+        return self.rows.loss(self.model, hidden[batch.supervised], batch.targets)
+
+    def _exact(self, indices: list[int]) -> Tensor:
+        batch = collate([self.encoded[i] for i in indices], pad=self.pad, whole=True).to(self.model.device)
+        where = {"mask": batch.mask, "supervised": batch.supervised, "targets": batch.targets}
+        return exact_loss(self.model, self.rows, batch.ids, **where)
+
+
+def answers(
+    model: "PreTrainedModel",
+    rows: NewRows,
+    encoded: Sequence[Encoded],
+    config: GroundingConfig,
+    *,
+    train_count: int,
+    pad: int,
+) -> Answers:
+    """The cheapest way that agrees with `model(input_ids, labels).loss` on an example of each direction.
+
+    Models differ in what they do around embeddings and head; asking the model is surer than a list of names.
+    """
+    takes = inspect.signature(model.base_model.forward).parameters
+    common = {"pad": pad, "micro_tokens": config.micro_tokens}
+    probe = sorted(range(len(encoded)), key=lambda i: (len(encoded[i].ids), i))
+    probe = list({len(encoded[i].tail) > len(encoded[i].ids) // 2: i for i in probe[::-1]}.values())
+    sample = [encoded[i] for i in probe]
+    exact = Answers(model, rows, sample, way="exact", **common)
+    tolerance = 1e-3 if model.dtype == torch.float32 else 3e-2
+    expected = evaluate(exact, range(len(sample)), batch=1)
+    budget = {"overhead": OVERHEAD[model.device.type], "limit": config.micro_tokens}
+    for way, needs in (("split", {"inputs_embeds", "position_ids", "past_key_values"}), ("whole", {"inputs_embeds"})):
+        if not needs <= set(takes):
+            continue
+        prefixes = Prefixes(model, sample, schedule=[], budget=0, **budget) if way == "split" else None
+        trial = Answers(model, rows, sample, way=way, prefixes=prefixes, **common)
+        if abs(evaluate(trial, range(len(sample)), batch=2) / expected - 1) < tolerance:
+            if way == "split":
+                prefixes = _prefixes(model, encoded, config, train_count=train_count)
+            return Answers(model, rows, encoded, way=way, prefixes=prefixes, **common)
+    log.warning("%s has an unknown head: grounding takes the slow exact path", type(model).__name__)
+    return Answers(model, rows, encoded, way="exact", **common)
+
+
+def _prefixes(model: Any, encoded: Sequence[Encoded], config: GroundingConfig, *, train_count: int) -> Prefixes:
+    rank, size = world()
+    batches = islice(order(train_count, batch=config.batch, seed=config.seed), config.steps)
+    held_out = range(train_count, len(encoded))
+    asked = chain((batch[rank::size] for batch in batches), [held_out, held_out])
+    limits = {"overhead": OVERHEAD[model.device.type], "limit": config.micro_tokens}
+    return Prefixes(model, encoded, schedule=asked, budget=config.cache_bytes, **limits)
 
 
 def ground(
@@ -53,45 +197,125 @@ def ground(
     config: GroundingConfig,
     *,
     ids: Sequence[int],
+    held_out: Sequence["Example"] = (),
+    geometry: Callable[[Tensor], dict[str, float]] | None = None,
+    saving: "Saving | None" = None,
 ) -> Iterator[StepRecord]:
     """Train the rows `ids` of `model` on answers alone, one record per step; `model` always holds the result.
 
     Only the new rows are parameters (float32 masters), so neither weight decay nor momentum nor clipping can
     see any other weight. The loss of a step is summed over its answer tokens and divided by their number.
+    `geometry` measures the input rows at evaluations. With `saving`, the run resumes from its newest state.
 
     Raises:
-        InputError: no examples, or one of them is empty or too long.
+        InputError: no examples, or one of them is empty or too long; a state of another run.
     """
     if not examples:
         raise InputError("no examples to ground on: give at least one")
-    encoded = [encode(example, tokenizer, max_tokens=config.max_tokens) for example in examples]
+    new = frozenset(ids)
+    encoded = [encode(e, tokenizer, new=new, max_tokens=config.max_tokens) for e in chain(examples, held_out)]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0  # masked, so any id will do
     model.eval().requires_grad_(False)
     if model.device.type == "cpu":  # the fused attention's backward pass is slow there: 1.6 x a whole step
         model.set_attn_implementation("eager")
-    rows = NewRows(model, list(ids))
-    optimizer = torch.optim.AdamW(rows.parameters(), lr=config.learning_rate, weight_decay=0.0)
-    batches = order(len(encoded), batch=config.batch, seed=config.seed)
-    for step in range(1, config.steps + 1):
-        began = time.perf_counter()
-        batch = collate([encoded[i] for i in next(batches)], pad=pad)
-        hidden = model.base_model(
-            inputs_embeds=rows.embed(model, batch.ids.to(model.device)),
-            attention_mask=batch.mask.to(model.device),
-            use_cache=False,
-        ).last_hidden_state[batch.supervised]
-        loss = rows.loss(model, hidden, batch.targets.to(model.device)) / len(batch.targets)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(rows.parameters(), config.clip)
-        rate = config.learning_rate * min(1.0, step / max(1, config.warmup))
-        optimizer.param_groups[0]["lr"] = rate
-        optimizer.step()
-        optimizer.zero_grad()
-        rows.materialise(model)
-        seconds = time.perf_counter() - began
-        yield StepRecord(
-            step, float(loss.detach()), float(norm), rate, int(batch.mask.sum()), len(batch.targets), seconds
-        )
+    rows = NewRows(model, ids)
+    run = _run_name(config, encoded, ids, rows)
+    objective = answers(model, rows, encoded, config, train_count=len(examples), pad=pad)
+    parameters = list(rows.parameters())
+    begun = saving.newest(run) if saving else None
+    best = begun.best if begun else {}
+    for record, state in train(objective, parameters, config.loop, count=len(examples), state=begun):
+        if config.every and (record.step % config.every == 0 or record.step == config.steps):
+            values = geometry(rows.input.data) if geometry else {}
+            if held_out:
+                indices = range(len(examples), len(encoded))
+                values["held_out_loss"] = evaluate(objective, indices, batch=config.batch)
+            record = replace(record, evaluation=values)
+            best = _better(best, record, parameters, watch=config.watch)
+        state.best = best
+        if saving and record.step % saving.every == 0 and world()[0] == 0:
+            saving.save(state, run)
+        yield record
+        if config.patience is not None and best and best["stale"] >= config.patience:
+            break
+    if config.patience is not None and best:
+        for parameter, kept in zip(parameters, best["rows"], strict=True):
+            parameter.data.copy_(kept)
+        objective.updated()
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Where states go, after how many steps each, and how many are kept."""
+
+    folder: Path
+    every: int = 50
+    keep: int = 2
+
+    def save(self, state: State, run: str) -> None:
+        """Write one state."""
+        save_state(state, self.folder, run=run, keep=self.keep)
+
+    def newest(self, run: str) -> State | None:
+        """The state to resume from, if there is one."""
+        return load_state(self.folder, run=run)
+
+
+def _better(best: dict, record: StepRecord, parameters: Sequence[Tensor], *, watch: str) -> dict:
+    if watch not in record.evaluation:
+        return best
+    value = record.evaluation[watch]
+    sign = -1 if watch.endswith("loss") else 1
+    if best and sign * value <= sign * best["value"]:
+        return {**best, "stale": best["stale"] + 1}
+    return {"value": value, "step": record.step, "stale": 0, "rows": [p.data.clone().cpu() for p in parameters]}
+
+
+def _run_name(config: GroundingConfig, encoded: Sequence[Encoded], ids: Sequence[int], rows: NewRows) -> str:
+    # What a state must agree with to be resumed: settings, data, tokens and the rows that training began from.
+    digest = hashlib.sha256(json.dumps([asdict(config), list(ids), world()[1]]).encode())
+    for sequence in encoded:
+        digest.update(repr(sequence).encode())
+    for parameter in rows.parameters():
+        digest.update(parameter.data.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def row_geometry(
+    trained: Tensor, *, codebooks: Tensor | None = None, levels: Sequence[int] | None = None
+) -> Callable[[Tensor], dict[str, float]]:
+    """A function from new rows to their geometry, for the step records.
+
+    effective_rank, effective_rank_centred, dispersion_ratio (to the `trained` rows); with `codebooks`, Pearson
+    RSA over all new rows and within each level. A quantity that is undefined for the rows is left out.
+    """
+    from gti_diag.geometry import dispersion
+    from gti_diag.rsa import pearson_rsa
+    from gti_diag.spectra import effective_rank, singular_values
+
+    spread = float(dispersion(trained.float()))
+
+    def measure(rows: Tensor) -> dict[str, float]:
+        rows = rows.detach().float().cpu()
+        measures: dict[str, Callable[[], Any]] = {
+            "effective_rank": lambda: effective_rank(singular_values(rows)),
+            "effective_rank_centred": lambda: effective_rank(singular_values(rows, centred=True)),
+            "dispersion_ratio": lambda: dispersion(rows) / spread,
+        }
+        if codebooks is not None:
+            measures["rsa"] = lambda: pearson_rsa(codebooks, rows)
+            for level in sorted(set(levels or ())):
+                chosen = torch.tensor([x == level for x in levels])
+                measures[f"rsa_level_{level}"] = lambda c=chosen: pearson_rsa(codebooks[c], rows[c])
+        found = {}
+        for name, quantity in measures.items():
+            try:
+                found[name] = float(quantity())
+            except ValueError:
+                log.debug("%s is undefined for these rows", name)
+        return found
+
+    return measure
 
 
 def ground_checkpoint(
@@ -100,20 +324,70 @@ def ground_checkpoint(
     *,
     examples: Sequence["Example"],
     config: GroundingConfig,
+    held_out: Sequence["Example"] = (),
     dtype: str | torch.dtype = torch.bfloat16,
+    compute: str = "auto",
     progress: Callable[[StepRecord], None] | None = None,
+    save_every: int = 0,
+    keep: int = 2,
+    track: Sequence[str] = (),
 ) -> Sidecar:
     """Ground the new tokens of the extended checkpoint `source`; write the result to the directory `out`.
+
+    Weights are stored as `dtype` and computed in `compute` (auto: bfloat16 where the machine multiplies it
+    fast, else float32). With `save_every`, states go to `out`.state and a killed run resumes from the newest;
+    metrics.jsonl (one line per step) ends up beside the weights. Under `accelerate launch` or `torchrun` the
+    processes share every batch; the first one writes.
 
     Raises:
         InputError: as `read_sidecar`, `load_language_model`, `ground` and `atomic_directory`.
     """
-    sidecar = read_sidecar(source)
-    with atomic_directory(out) as folder:
-        model, tokenizer = load_language_model(source, dtype=dtype)
-        for record in ground(model, tokenizer, examples, config, ids=sidecar.ids):
-            if progress is not None:
-                progress(record)
-        result = replace(sidecar, init="gti", seed=config.seed, parent=str(source), stage="ground", step=config.steps)
-        save_extended(model, tokenizer, folder, sidecar=result, codebooks=read_codebooks(source))
+    sidecar, codebooks = read_sidecar(source), read_codebooks(source)
+    device = join_processes()
+    first = world()[0] == 0
+    work = Path(out).with_name(Path(out).name + ".state")
+    result = sidecar
+    # The place of the result is claimed before hours are spent on it.
+    with atomic_directory(out) if first else contextlib.nullcontext() as folder:
+        model, tokenizer = load_language_model(source, dtype=best_dtype(device) if compute == "auto" else compute)
+        model.to(device)
+        matrix = matrices(model)["input"].data
+        trained = matrix[trained_ids(tokenizer, sidecar.ids, rows=len(matrix)).to(device)].cpu()
+        records = ground(
+            model,
+            tokenizer,
+            examples,
+            config,
+            ids=sidecar.ids,
+            held_out=held_out,
+            geometry=row_geometry(trained, codebooks=codebooks, levels=sidecar.levels) if config.every else None,
+            saving=Saving(work, every=save_every, keep=keep) if save_every else None,
+        )
+        trackers = Trackers(track if first else (), folder=work, config=asdict(config))
+        for record in records:
+            result = replace(
+                sidecar, init="gti", seed=config.seed, parent=str(source), stage="ground", step=record.step
+            )
+            if first:
+                _append(work / METRICS, record)
+                trackers.log(record)
+                if progress is not None:
+                    progress(record)
+        trackers.close()
+        if folder is not None:
+            save_extended(model.to(parse_dtype(dtype)), tokenizer, folder, sidecar=result, codebooks=codebooks)
+            shutil.copy(work / METRICS, folder / METRICS)
+    if first:
+        shutil.rmtree(work)
     return result
+
+
+def _append(metrics: Path, record: StepRecord) -> None:
+    # A resumed run writes the steps again that came after its state: the later line of a step would be a twin.
+    metrics.parent.mkdir(parents=True, exist_ok=True)
+    lines = metrics.read_text().splitlines() if metrics.is_file() else []
+    if lines and json.loads(lines[-1])["step"] >= record.step:
+        kept = [line for line in lines if json.loads(line)["step"] < record.step]
+        metrics.write_text("".join(line + "\n" for line in kept))
+    with metrics.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record.flat()) + "\n")

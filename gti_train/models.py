@@ -31,6 +31,14 @@ def parse_dtype(name: str | torch.dtype) -> torch.dtype:
     return DTYPES[name]
 
 
+def best_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the machine multiplies it faster than float32 (CUDA, AMX, AVX512-BF16), else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if fast and torch.cpu._is_amx_tile_supported() else torch.float32
+
+
 def load_language_model(
     name_or_path: str | os.PathLike[str], *, dtype: str | torch.dtype = torch.bfloat16
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
@@ -73,11 +81,15 @@ def _dense() -> dict[str, Any]:
     return {"quantization_config": GgufConfig(dequantize=True)}
 
 
-def save_language_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: Any) -> None:
+def save_language_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
     """Write an ordinary Hugging Face checkpoint into the directory `out` (see `atomic_directory`)."""
     with _quiet():
         model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in Path(out).iterdir():
+        file.chmod(0o666 & ~umask)  # safetensors writes private files; a checkpoint is an ordinary one
 
 
 @contextlib.contextmanager

@@ -1,13 +1,16 @@
-"""New rows as the only parameters: lookup and loss of a frozen model with a few rows that learn.
+"""New rows as the only parameters: lookup and loss of a frozen model in which a few rows learn.
 
 The model's own matrices always hold the current rows, cast to the model's dtype: the float32 masters are
 written there after every step. So the frozen model *is* the materialised checkpoint at any time, and only two
 things are ours: gradients flow to the masters from new rows that are looked up, and from their logits.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -20,36 +23,32 @@ if TYPE_CHECKING:
 class NewRows(nn.Module):
     """Float32 masters of the rows `ids`: `input`, and `output` where the head is not tied."""
 
-    def __init__(self, model: "PreTrainedModel", ids: list[int]):
+    def __init__(self, model: "PreTrainedModel", ids: Sequence[int]):
         super().__init__()
-        self.tied = "output" not in matrices(model)
+        self.ids = list(ids)
         for name, weight in matrices(model).items():
-            self.register_parameter(name, nn.Parameter(weight.data[ids].float()))
-        size = model.get_input_embeddings().weight.shape[0]
-        index = torch.full((size,), -1)
-        index[torch.tensor(ids)] = torch.arange(len(ids))
-        self.register_buffer("ids", torch.tensor(ids))
-        self.register_buffer("index", index)  # token id -> row of the masters, -1 for frozen tokens
-        self.to(model.device)
+            self.register_parameter(name, nn.Parameter(weight.data[self.ids].float()))
+        index = torch.full((model.get_input_embeddings().weight.shape[0],), -1)
+        index[torch.tensor(self.ids)] = torch.arange(len(self.ids))
+        self.register_buffer("index", index.to(model.device))  # token id -> row of the masters, -1 for others
 
     @property
-    def head(self) -> nn.Parameter:
-        """The masters that the logits use."""
-        return self.input if self.tied else self.output
+    def masters(self) -> dict[str, nn.Parameter]:
+        """The parameters by the name of their matrix."""
+        return dict(self.named_parameters())
 
     def materialise(self, model: "PreTrainedModel") -> None:
         """Write the masters into the model, in its dtype."""
-        write_rows(model, self.ids, {name: master.data for name, master in self.named_parameters()})
+        write_rows(model, self.ids, {name: master.data for name, master in self.masters.items()})
 
     def embed(self, model: "PreTrainedModel", ids: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length dim"]:
         """The model's own embeddings of `ids`, with gradients to the masters where a token is new."""
         embedding = model.get_input_embeddings()
-        hidden = embedding(ids)
-        rows = self.index[ids]
+        hidden, rows = embedding(ids), self.index[ids]
         new = rows >= 0
-        scale = getattr(embedding, "embed_scale", 1.0)  # Gemma's scaled embeddings
-        learned = self.input[rows[new]].to(hidden.dtype) * scale
-        return hidden.masked_scatter(new[..., None], learned)
+        # embed_scale: Gemma multiplies inside its embedding module, in the dtype of the model
+        scale = torch.as_tensor(getattr(embedding, "embed_scale", 1.0)).to(hidden)
+        return hidden.masked_scatter(new[..., None], F.embedding(rows[new], self.input).to(hidden.dtype) * scale)
 
     def loss(
         self,
@@ -58,37 +57,104 @@ class NewRows(nn.Module):
         targets: Int[Tensor, " positions"],
     ) -> Float[Tensor, ""]:
         """Summed negative log-likelihood of `targets` under the model's head."""
-        weight = model.get_output_embeddings().weight
-        return SummedCrossEntropy.apply(hidden, self.head, weight, self.ids, targets, 256)
+        masters = self.masters.get("output", self.input)
+        if not torch.is_grad_enabled():
+            hidden, masters = hidden.detach(), masters.detach()
+        return SummedCrossEntropy.apply(hidden, masters, head_of(model), self.ids, targets)
+
+
+@dataclass(frozen=True)
+class Head:
+    """logits = cap · tanh(scale · (h Wᵀ + bias) / cap); without the tanh where there is no cap."""
+
+    weight: Tensor
+    bias: Tensor | None
+    scale: float
+    cap: float | None
+
+
+def head_of(model: "PreTrainedModel") -> Head:
+    """The head as the families build it: Gemma caps its logits, Cohere and Granite scale them."""
+    config, layer = model.config.get_text_config(), model.get_output_embeddings()
+    scale = getattr(config, "logit_scale", None) or 1.0
+    scale /= getattr(config, "logits_scaling", None) or 1.0
+    return Head(layer.weight, getattr(layer, "bias", None), scale, getattr(config, "final_logit_softcapping", None))
 
 
 class SummedCrossEntropy(torch.autograd.Function):
-    """Σ_t −log softmax(h_t Wᵀ)[target_t] by chunks of positions; gradients to h and new rows of W.
+    """Σ_t −log softmax(z_t)[target_t] by chunks of positions, z the head's logits; gradients to h and new rows.
 
     The loss is the end of the graph, so each chunk's gradients are taken while its probabilities are at hand:
-    with p' = p − onehot(target), ∂h = p' W and ∂E = p'[:, ids]ᵀ h. No probability outlives its chunk, no logit
-    is computed twice, and W itself never gets a gradient. `head` is there to receive ∂E: W holds its values.
+    with e = (softmax(z) − onehot(target)) · ∂z/∂(hWᵀ), ∂h = e W and ∂E = e[:, ids]ᵀ h. No probability outlives
+    its chunk, no logit is computed twice, W itself never gets a gradient, and no gradient is filtered away.
+    `masters` is there to receive ∂E: W holds its values.
     """
 
+    CHUNK_BYTES = 1 << 26  # of float32 logits; larger chunks fall out of the cache and gain nothing
+
     @staticmethod
-    def forward(ctx, hidden, head, weight, ids, targets, chunk):
+    def forward(ctx, hidden, masters, head, ids, targets):
         total = hidden.new_zeros((), dtype=torch.float32)
-        to_hidden, to_head = torch.empty_like(hidden), torch.zeros_like(head)
+        to_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        to_masters = torch.zeros_like(masters) if ctx.needs_input_grad[1] else None
+        contiguous = ids == list(range(ids[0], ids[0] + len(ids)))
+        columns = slice(ids[0], ids[0] + len(ids)) if contiguous else torch.tensor(ids, device=hidden.device)
+        chunk = max(16, SummedCrossEntropy.CHUNK_BYTES // (4 * head.weight.shape[0]))
         for start in range(0, len(hidden), chunk):
-            part = slice(start, start + chunk)
-            logits = (hidden[part] @ weight.T).float()
-            normaliser = logits.logsumexp(-1, keepdim=True)
-            target = targets[part, None]
-            total += (normaliser - logits.gather(1, target)).sum()
-            error = logits.sub_(normaliser).exp_()
-            error.scatter_add_(1, target, error.new_full((1, 1), -1.0).expand_as(target))
-            error = error.to(hidden.dtype)
-            to_hidden[part] = error @ weight
-            to_head += error[:, ids].T @ hidden[part]
-        ctx.save_for_backward(to_hidden, to_head)
+            part, target = hidden[start : start + chunk], targets[start : start + chunk, None]
+            logits = F.linear(part, head.weight, head.bias).float()
+            if head.scale != 1.0:
+                logits *= head.scale
+            slope = head.scale
+            if head.cap is not None:
+                logits = torch.tanh(logits / head.cap)
+                slope = head.scale * (1 - logits**2)
+                logits *= head.cap
+            error = F.log_softmax(logits, -1)
+            total -= error.gather(1, target).sum()
+            if to_masters is None and to_hidden is None:
+                continue
+            error.exp_().scatter_add_(1, target, error.new_full(target.shape, -1.0))
+            if head.cap is not None or head.scale != 1.0:
+                error *= slope
+            if to_masters is not None:
+                to_masters += error[:, columns].T @ part.float()
+            if to_hidden is not None:
+                to_hidden[start : start + chunk] = error.to(part.dtype) @ head.weight
+        ctx.save_for_backward(to_hidden, to_masters)
         return total
 
     @staticmethod
     def backward(ctx, grad):
-        to_hidden, to_head = ctx.saved_tensors
-        return to_hidden * grad.to(to_hidden.dtype), to_head * grad, None, None, None, None
+        to_hidden, to_masters = ctx.saved_tensors
+        return (
+            None if to_hidden is None else to_hidden * grad.to(to_hidden.dtype),
+            None if to_masters is None else to_masters * grad,
+            None,
+            None,
+            None,
+        )
+
+
+def exact_loss(
+    model: "PreTrainedModel",
+    rows: NewRows,
+    ids: Int[Tensor, "batch length"],
+    *,
+    mask: Int[Tensor, "batch length"],
+    supervised: Tensor,
+    targets: Int[Tensor, " positions"],
+) -> Float[Tensor, ""]:
+    """The same sum by the model's own forward on whole matrices: for heads that `head_of` does not know.
+
+    Costs what the paper's Algorithm 1 costs, a gradient of the whole matrix, but is right for any model.
+    """
+    index = torch.tensor(rows.ids, device=ids.device)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    whole = {
+        names[id(weight)]: weight.detach().index_copy(0, index, rows.masters[name].to(weight.dtype))
+        for name, weight in matrices(model).items()
+    }
+    inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+    logits = torch.func.functional_call(model, whole, (), inputs).logits
+    return F.cross_entropy(logits[supervised].float(), targets, reduction="sum")

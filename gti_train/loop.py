@@ -1,0 +1,167 @@
+"""The training loop: a generator of step records. What to minimise is the caller's, and so is what to do with them.
+
+Runs unchanged in one process or in several (`accelerate launch`, `torchrun`): each takes its share of every batch,
+and gradients are summed, so the step is the same as one process with the whole batch would make.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gti_train.batches import order
+from gti_train.optim import adamw, schedule
+from gti_train.state import State
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What the loop depends on. `batch` is the global batch, over all processes and micro-batches."""
+
+    steps: int
+    batch: int = 16
+    learning_rate: float = 1e-3
+    warmup: int = 10
+    schedule: str = "constant"
+    clip: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One finished step: mean loss per answer token, gradient norm before clipping, cost, and evaluations."""
+
+    step: int
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    supervised: int
+    seconds: float
+    evaluation: dict[str, float] = field(default_factory=dict)
+
+    def flat(self) -> dict[str, float]:
+        """One level of names and numbers, as a tracker or a line of JSON takes them."""
+        values = asdict(self)
+        return {**values, **values.pop("evaluation")}
+
+
+class Objective(Protocol):
+    """Sums of losses over parts of a batch of indices."""
+
+    def supervised(self, indices: Sequence[int]) -> int:
+        """The number of answer tokens."""
+
+    def losses(self, indices: Sequence[int]) -> Iterator[Tensor]:
+        """The summed loss of each micro-batch, with its graph; together they cover `indices`."""
+
+    def updated(self) -> None:
+        """The parameters have changed."""
+
+
+def train(
+    objective: Objective,
+    parameters: Sequence[nn.Parameter],
+    config: LoopConfig,
+    *,
+    count: int,
+    state: State | None = None,
+) -> Iterator[tuple[StepRecord, State]]:
+    """Minimise the loss per answer token over `count` examples; yields each step's record and state.
+
+    The loss of a step is summed over all its answer tokens and divided by their number, however the batch is
+    cut into micro-batches and processes. The states share memory with the run: save or copy them at once.
+    """
+    optimizer = adamw(parameters, learning_rate=config.learning_rate)
+    if state is not None:
+        for parameter, saved in zip(parameters, state.parameters, strict=True):
+            parameter.data.copy_(saved)
+        optimizer.load_state_dict(state.optimizer)
+        objective.updated()
+    done = 0 if state is None else state.step
+    rank, size = world()
+    batches = order(count, batch=config.batch, seed=config.seed, start=done)
+    for step in range(done + 1, config.steps + 1):
+        began = time.perf_counter()
+        batch = next(batches)
+        supervised = objective.supervised(batch)
+        loss = torch.zeros((), device=parameters[0].device)
+        for part in objective.losses(batch[rank::size]):
+            (part / supervised).backward()
+            loss += part.detach() / supervised
+        for parameter in parameters:
+            if parameter.grad is None:  # this process had no share of a short last batch
+                parameter.grad = torch.zeros_like(parameter)
+            total(parameter.grad)
+        norm = nn.utils.clip_grad_norm_(parameters, config.clip)
+        rate = config.learning_rate * schedule(step, steps=config.steps, warmup=config.warmup, shape=config.schedule)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad()
+        objective.updated()
+        record = StepRecord(step, float(total(loss)), float(norm), rate, supervised, time.perf_counter() - began)
+        yield record, State(step, [p.data for p in parameters], optimizer.state_dict())
+
+
+def evaluate(objective: Objective, indices: Sequence[int], *, batch: int) -> float:
+    """Mean loss per answer token over the examples `indices`."""
+    rank, size = world()
+    loss = torch.zeros(())
+    with torch.no_grad():
+        for start in range(0, len(indices), batch):
+            for part in objective.losses(indices[start : start + batch][rank::size]):
+                loss += part.cpu()
+    return float(total(loss)) / objective.supervised(indices)
+
+
+def join_processes() -> torch.device:
+    """Join the group of processes that a launcher started, if one did; returns this process's device."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        return PartialState(cpu=not torch.cuda.is_available()).device
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def world() -> tuple[int, int]:
+    """This process's number and the number of processes."""
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def total(tensor: Tensor) -> Tensor:
+    """Sum `tensor` over all processes, in place."""
+    if world()[1] > 1:
+        torch.distributed.all_reduce(tensor)
+    return tensor
+
+
+class Trackers:
+    """TensorBoard, Weights & Biases, … through accelerate's own integrations; nothing where none is named."""
+
+    def __init__(self, names: Sequence[str], *, folder: str | os.PathLike[str], config: dict[str, Any]):
+        self.accelerator = None
+        if names:
+            from accelerate import Accelerator
+
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.accelerator = Accelerator(log_with=list(names), project_dir=os.fspath(folder))
+            plain = {k: v for k, v in config.items() if isinstance(v, (int, float, str, bool))}
+            self.accelerator.init_trackers("gti-train", config=plain)
+
+    def log(self, record: StepRecord) -> None:
+        """Hand one record to every tracker."""
+        if self.accelerator is not None:
+            values = {name: value for name, value in record.flat().items() if name != "step"}
+            self.accelerator.log(values, step=record.step)
+
+    def close(self) -> None:
+        """Finish the trackers' files."""
+        if self.accelerator is not None:
+            self.accelerator.end_training()
