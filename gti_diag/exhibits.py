@@ -1,11 +1,13 @@
 """What the figures show, as numbers in the analysis: the cosine panel, the block-ordered matrix, the token map."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import geometry, spectra
+from .group_rows import GroupRows
 
 PANEL = 50  # tokens of each group in the cosine panel: the paper's Fig. 5
 CELLS = 256  # the block matrix has at most this many cells a side
@@ -19,12 +21,32 @@ def evenly(count: int, wanted: int) -> Tensor:
     return torch.linspace(0, count - 1, wanted).round().long()
 
 
-def panel(text: Tensor, text_ids: Tensor, new: Tensor, new_ids: Tensor, *, names: dict[str, Sequence[str]]) -> dict:
-    """Cosines among text and new tokens, text first. The caller has chosen the tokens and left out zero rows."""
-    cosines = geometry.cosine_matrix(torch.cat([text.double(), new.double()]))
+def gather(text: GroupRows, new: GroupRows, *, generator: Callable[[str], torch.Generator]) -> dict:
+    """The parts `panel`, `blocks` and `map`; one that cannot be made is None, and `undefined` says why."""
+    found: dict[str, Any] = {"undefined": {}}
+    makers = {
+        "panel": lambda: panel(text, new, generator=generator("panel")),
+        "blocks": lambda: blocks(new.rows, new.tokens, new.levels),
+        "map": lambda: token_map(text, new, generator=generator("map")),
+    }
+    for name, make in makers.items():
+        try:
+            found[name] = make()
+        except ValueError as error:
+            found[name] = None
+            found["undefined"][name] = str(error)
+    return found
+
+
+def panel(text: GroupRows, new: GroupRows, *, generator: torch.Generator) -> dict:
+    """Cosines among 50 random text and 50 evenly spaced new tokens, text first; zero rows are passed over."""
+    ours = new.nonzero(evenly(len(new.ids), PANEL))
+    random = torch.randperm(len(text.ids), generator=generator)
+    theirs = text.nonzero(random[: 2 * PANEL])[:PANEL].sort().values
+    cosines = geometry.cosine_matrix(torch.cat([text.rows[theirs].double(), new.rows[ours].double()]))
     return {
-        "text": {"ids": text_ids, "tokens": names["text"]},
-        "new": {"ids": new_ids, "tokens": names["new"]},
+        "text": {"ids": text.ids[theirs], "tokens": text.named(theirs)},
+        "new": {"ids": new.ids[ours], "tokens": new.named(ours)},
         "cosine": cosines.float().round(decimals=4),
     }
 
@@ -62,23 +84,25 @@ def _nan_to_none(cosines: Tensor) -> list:
     return [[None if value != value else value for value in row] for row in cosines.tolist()]
 
 
-def token_map(text: Tensor, new: Tensor) -> dict:
-    """Coordinates of both groups on the two leading principal components of both together, each weighing half.
+def token_map(text: GroupRows, new: GroupRows, *, generator: torch.Generator) -> dict:
+    """All new tokens and up to 2,000 random text tokens on the two leading principal components of both together.
+
+    Each group weighs half, so that neither is drawn by the other's axes alone.
 
     Raises:
         ValueError: the rows span fewer than two directions.
     """
-    half = [text.double(), new.double()]
-    centre = torch.stack([geometry.centroid(rows) for rows in half]).mean(0)
-    scaled = torch.cat([(rows - centre) / len(rows) ** 0.5 for rows in half])
-    moments = spectra.moments(scaled)
+    some = torch.randperm(len(text.ids), generator=generator)[:MAP_TEXT].sort().values
+    both = [text.rows[some.to(text.rows.device)].double(), new.rows.double()]
+    centre = torch.stack([geometry.centroid(rows) for rows in both]).mean(0)
+    moments = spectra.moments(torch.cat([(rows - centre) / len(rows) ** 0.5 for rows in both]))
     axes = spectra.principal_axes(moments, 2, centred=False)
     axes = axes * torch.where(axes.abs().max(0).values == axes.max(0).values, 1.0, -1.0)  # eigenvectors have no sign
     energy = spectra.singular_values(moments) ** 2
-    (text_x, text_y), (new_x, new_y) = (((rows - centre) @ axes).T.float() for rows in half)
+    (text_x, text_y), (new_x, new_y) = (((rows - centre) @ axes).T.float() for rows in both)
     return {
         "method": "pca",
         "explained": (energy[:2] / energy.sum()).float(),
-        "text": {"x": text_x, "y": text_y},
-        "new": {"x": new_x, "y": new_y},
+        "text": {"ids": text.ids[some], "tokens": text.named(some), "x": text_x, "y": text_y},
+        "new": {"ids": new.ids, "tokens": new.tokens, "levels": new.levels, "x": new_x, "y": new_y},
     }

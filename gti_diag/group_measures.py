@@ -1,5 +1,6 @@
 """All measures of one group of rows, and of random groups of text rows of the same size (the null)."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -7,10 +8,12 @@ import torch
 from torch import Tensor
 
 from . import geometry, spectra
+from .group_rows import GroupRows
 
-NULL_SAMPLES = (8, 64)  # at least, at most
+LISTED = 4096  # singular values kept in a report
+MEDIAN_ROWS = 16_384  # a median over more rows costs a sort of each column and changes nothing
+NULL_SAMPLES = (8, 40)  # at least, at most
 NULL_WORK = 4e11  # multiply-adds that all null spectra together may cost: about two seconds on two cores
-ISOTROPIC_DRAWS = 8
 
 
 @dataclass
@@ -20,10 +23,13 @@ class Measured:
     values: dict = field(default_factory=dict)
     undefined: dict[str, str] = field(default_factory=dict)
 
-    def add(self, name: str, compute: Callable[[], object]) -> None:
+    def add(self, name: str, compute: Callable[[], float | tuple[float, ...]]) -> None:
         """Evaluate; a ValueError of the core is the reason why the number does not exist."""
         try:
-            self.values[name] = compute()
+            value = compute()
+            if any(not math.isfinite(number) for number in (value if isinstance(value, tuple) else (value,))):
+                raise ValueError(f"{name} came out as {value}: some of its samples are undefined")
+            self.values[name] = value
         except ValueError as error:
             self.values[name] = None
             self.undefined[name] = str(error)
@@ -87,6 +93,61 @@ def norm_summary(norms: Tensor) -> dict:
         "max": float(norms.max()),
         "histogram": {"edges": edges, "counts": counts},
     }
+
+
+def group_measures(held: GroupRows) -> tuple[dict, spectra.Moments]:
+    """All measures of one group: exact ones stream over all its rows, costly ones use the rows held."""
+    matrix, rows = held.matrix, held.rows
+    moments = spectra.moments(held.stream())
+    norms = geometry.norms(held.stream())
+    zero = int((norms == 0).sum())
+    nonzero = rows[(rows != 0).any(1)] if zero else rows
+    found = spread(nonzero if len(nonzero) else rows, moments)
+    found.add("median_dispersion", lambda: geometry.median_dispersion(_some(rows)))
+    floor = geometry.precision_floor(rows, matrix.dtype)
+    reason = floor_reason(found.values["dispersion"] or 0.0, floor, dtype_name(matrix.dtype))
+    wide = len(rows) < rows.shape[1] and not held.sampled
+    shapes = shape(rows if wide else moments, floor_reason=reason)
+    s = shapes.values["singular_values"]
+    values = {
+        "count": held.count,
+        "sampled": len(rows) if held.sampled else None,
+        "unique_rows": geometry.unique_rows(held.stream()),
+        "zero_rows": zero,
+        **shapes.values,
+        "numerical_rank": spectra.numerical_rank(s, shape=(held.count, matrix.shape[1]), dtype=matrix.dtype),
+        **found.values,
+        "precision_floor": floor,
+        "norm": norm_summary(norms),
+        "undefined": shapes.undefined | found.undefined,
+    }
+    for key in ("singular_values", "singular_values_centred"):
+        values[key] = values[key][:LISTED]
+    return values, moments
+
+
+def relate(new: dict, text: dict, *, moments: dict[str, spectra.Moments]) -> None:
+    """Add to the new group's measures those that compare it with the text group."""
+    found = Measured()
+    found.add("dispersion_ratio", lambda: _ratio(new["dispersion"], text["dispersion"]))
+    found.add("median_dispersion_ratio", lambda: _ratio(new["median_dispersion"], text["median_dispersion"]))
+    new |= found.values
+    new["undefined"] |= found.undefined
+
+
+def _ratio(value: float | None, of: float | None) -> float:
+    if value is None or not of:
+        raise ValueError("the text rows have no dispersion to compare with")
+    return value / of
+
+
+def _some(rows: Tensor) -> Tensor:
+    places = torch.linspace(0, len(rows) - 1, MEDIAN_ROWS).round().long().to(rows.device)
+    return rows[places] if len(rows) > MEDIAN_ROWS else rows
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def text_null(text: Tensor, size: int, *, generator: torch.Generator, progress=None) -> dict | None:

@@ -14,7 +14,7 @@ SCHEMA = 1
 FORMATS = ("json", "md", "html")
 
 
-def canonical(value: Any) -> Any:
+def canonical(value: Any, path: str = "analysis") -> Any:
     """`value` as plain JSON types: tensors and arrays to lists, floats to 9 significant digits.
 
     Raises:
@@ -23,15 +23,15 @@ def canonical(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, Mapping):
-        return {str(key): canonical(item) for key, item in value.items()}
+        return {str(key): canonical(item, f"{path}.{key}") for key, item in value.items()}
     if hasattr(value, "tolist"):  # torch tensors, numpy arrays and scalars
-        return canonical(value.tolist())
+        return canonical(value.tolist(), path)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"{value} has no place in a report: use None and give the reason")
+            raise ValueError(f"{path} is {value}: a report needs None and the reason")
         return float(f"{value:.9g}")
-    if isinstance(value, (Sequence, Iterable)):
-        return [canonical(item) for item in value]
+    if isinstance(value, Iterable):
+        return [canonical(item, path) for item in value]
     raise TypeError(f"cannot write a {type(value).__name__} to JSON")
 
 

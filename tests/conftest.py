@@ -60,8 +60,10 @@ def tiny_lm(tiny_tokenizer, tmp_path):
         config = tiny_config(family, rows or len(tokenizer), tied)
         model = AutoModelForCausalLM.from_config(config)
         with torch.no_grad():
-            for embedding in {model.get_input_embeddings(), model.get_output_embeddings()}:
-                embedding.weight.copy_(vocabulary_like(*embedding.weight.shape))
+            for seed, embedding in enumerate((model.get_output_embeddings(), model.get_input_embeddings())):
+                embedding.weight.copy_(
+                    vocabulary_like(*embedding.weight.shape, seed)
+                )  # tied: the input's is written last
         model = model.to(dtype)
         folder = tmp_path / name
         model.save_pretrained(folder, **save)

@@ -1,0 +1,86 @@
+"""The rows of one token group as the measures take them: in memory on the device, or a sample where they do not fit."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .checkpoint import Matrix
+from .errors import InputError
+from .tokens import Group
+
+
+@dataclass(frozen=True)
+class GroupRows:
+    """`count` rows of which `rows` (in storage dtype) are held; `ids`, `tokens` and `levels` are those of the held rows.
+
+    `places` are the positions of the held rows within the group; `stream()` always yields all rows of the group.
+    """
+
+    name: str
+    count: int
+    rows: Tensor
+    ids: Tensor
+    tokens: tuple[str, ...]
+    levels: Tensor | None
+    places: Tensor
+    matrix: Matrix
+    all_ids: Tensor
+
+    @property
+    def sampled(self) -> bool:
+        return len(self.rows) < self.count
+
+    def stream(self) -> Iterator[Tensor]:
+        """All rows of the group, tile by tile.
+
+        Raises:
+            InputError: a row holds NaN or infinity.
+        """
+        if not self.sampled:
+            yield self.rows
+            return
+        for ids in self.all_ids.split(8192):
+            yield finite(self.matrix.rows(ids).to(self.rows.device), self.matrix, self.name, ids)
+
+    def nonzero(self, places: Tensor) -> Tensor:
+        """Those of `places` (among the held rows) whose row is not zero: a zero row has no direction."""
+        return places[(self.rows[places.to(self.rows.device)] != 0).any(1).cpu()]
+
+    def named(self, places: Tensor) -> list[str]:
+        return [self.tokens[place] for place in places.tolist()]
+
+
+def hold(matrix: Matrix, group: Group, *, room: float, device: torch.device, generator: torch.Generator) -> GroupRows:
+    """Read a group's rows; when they exceed `room` bytes, a seeded sample of as many as fit.
+
+    Raises:
+        InputError: a row holds NaN or infinity.
+    """
+    most = max(2, int(room / (matrix.shape[1] * matrix.dtype.itemsize)))
+    places = torch.arange(group.count)
+    if group.count > most:
+        places = torch.randperm(group.count, generator=generator)[:most].sort().values
+    ids = group.ids[places]
+    rows = finite(matrix.rows(ids).to(device), matrix, group.name, ids)
+    tokens = group.tokens if len(places) == group.count else tuple(group.tokens[place] for place in places.tolist())
+    levels = None if group.levels is None else group.levels[places]
+    return GroupRows(group.name, group.count, rows, ids, tokens, levels, places, matrix, group.ids)
+
+
+def finite(rows: Tensor, matrix: Matrix, name: str, ids: Tensor) -> Tensor:
+    """`rows` if every number in them is finite.
+
+    Raises:
+        InputError: how many rows are not, and the first token id.
+    """
+    if bool(torch.isfinite(rows.sum(dtype=torch.float64))):  # one pass, no mask: NaN and infinity survive a sum
+        return rows
+    bad = (~torch.isfinite(rows.double()).all(1)).nonzero()[:, 0].cpu()
+    if not len(bad):
+        return rows  # only the sum overflowed
+    raise InputError(
+        f"{matrix.name}: {len(bad):,} rows of group {name} hold NaN or infinity (first: token id {int(ids[bad[0]])}); "
+        "the training that wrote them diverged, or the file is damaged"
+    )

@@ -1,0 +1,169 @@
+"""One checkpoint, end to end: real files in, the analysis document out."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import gti_diag
+import gti_diag.report
+from gti_diag.errors import InputError
+
+TOKENS = [f"<{letter}_{code}>" for letter in "abc" for code in range(20)]
+KEYS = {
+    "count", "unique_rows", "singular_values", "effective_rank", "effective_rank_centred", "participation_ratio",
+    "stable_rank", "numerical_rank", "mean_cosine", "mean_cosine_centred", "dispersion", "dispersion_ratio", "norm",
+}  # fmt: skip
+
+
+def rewrite(folder, change, dtype=None):
+    """Change the new rows (the last 60) of the stored input matrix in place."""
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    name = "model.embed_tokens.weight"
+    rows = tensors[name].clone()
+    rows[-len(TOKENS) :] = change(rows[: -len(TOKENS)].double()).to(rows.dtype)
+    save_file({**tensors, name: rows}, file, metadata={"format": "pt"})
+    return folder
+
+
+def codebook(seed=1):
+    return torch.randn(len(TOKENS), 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def grounded(text):
+    lift = torch.randn(8, text.shape[1], generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    return text.mean(0) + 0.02 * codebook() @ lift + 0.04 * random_like(text, seed=5) / text.std()
+
+
+def random_like(text, seed=3):
+    return text.std() * torch.randn(len(TOKENS), text.shape[1], generator=torch.Generator().manual_seed(seed)).double()
+
+
+def resized(text):
+    """As transformers' mean_resizing draws new rows: mean + 1e-9 covariance."""
+    generator = torch.Generator().manual_seed(4)
+    draws = torch.randint(len(text), (len(TOKENS), 64), generator=generator)
+    shape = (text - text.mean(0))[draws].sum(1) / 8
+    return text.mean(0) + 1e-9**0.5 * shape
+
+
+CASES = {
+    "mean": (lambda text: text.mean(0).expand(len(TOKENS), -1), "collapsed"),
+    "mean_resizing": (resized, "collapsed"),
+    "zeros": (lambda text: torch.zeros(len(TOKENS), text.shape[1]), "collapsed"),
+    "one outlier": (lambda text: torch.cat([text.mean(0).expand(len(TOKENS) - 1, -1), text[:1] * 30]), "collapsed"),
+    "few distinct rows": (lambda text: text[:6].repeat(10, 1), "degenerate"),
+    "random": (random_like, "unstructured"),
+    "shuffled": (lambda text: grounded(text).flip(0), "unstructured"),
+    "grounded": (grounded, "healthy"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_verdict_comes_out_of_the_rows(tiny_lm, tmp_path, case):
+    change, label = CASES[case]
+    folder = rewrite(tiny_lm("anything", new_tokens=TOKENS), change)
+    np.save(tmp_path / "reference.npy", codebook().numpy())
+    analysis = gti_diag.diagnose(folder, reference=tmp_path / "reference.npy")
+    matrix = analysis["matrices"]["input"]
+    assert matrix["verdict"]["label"] == label, matrix["verdict"]["reasons"]
+    assert all(set(reason) == {"measure", "value", "expected", "text"} for reason in matrix["verdict"]["reasons"])
+    json.dumps(analysis, allow_nan=False)
+
+
+def test_the_contract_keys_are_there(tiny_lm, tmp_path):
+    folder = rewrite(tiny_lm("gti", new_tokens=TOKENS), grounded)
+    np.save(tmp_path / "reference.npy", codebook().numpy())
+    analysis = gti_diag.diagnose(folder, reference=tmp_path / "reference.npy")
+    assert analysis["schema"] == 1
+    assert {"path", "fingerprint", "format", "tied", "dtype"} <= set(analysis["checkpoint"])
+    assert analysis["tokens"]["groups"]["new"] == {"count": 60, "levels": 3, "level_counts": [20, 20, 20]}
+    matrix = analysis["matrices"]["input"]
+    assert {"shape", "groups", "hierarchy", "neighbours", "rsa", "verdict"} <= set(matrix)
+    assert set(matrix["groups"]["new"]) >= KEYS and set(matrix["groups"]["text"]) >= KEYS - {"dispersion_ratio"}
+    assert set(matrix["rsa"]["pearson"]) == {"value", "interval", "p_value"}
+    assert matrix["rsa"]["pairs"] == 60 * 59 // 2 and set(matrix["rsa"]["levels"]) == {"1", "2", "3"}
+    assert len(matrix["panel"]["cosine"]) == 100 and len(matrix["blocks"]["cosine"]) == 60
+
+
+def test_exact_mean_rows_measure_as_one_point(tiny_lm):
+    folder = rewrite(tiny_lm("mean", new_tokens=TOKENS), CASES["mean"][0])
+    new = gti_diag.diagnose(folder)["matrices"]["input"]["groups"]["new"]
+    assert new["unique_rows"] == 1 and new["dispersion"] == 0 and new["dispersion_ratio"] == 0
+    assert new["effective_rank"] == pytest.approx(1, abs=1e-9) and new["mean_cosine"] == pytest.approx(1, abs=1e-12)
+    assert new["effective_rank_centred"] is None and "identical" in new["undefined"]["effective_rank_centred"]
+
+
+def test_bf16_rounding_is_not_taken_for_shape(tiny_lm):
+    folder = rewrite(tiny_lm("bf16", new_tokens=TOKENS, dtype=torch.bfloat16), resized)
+    matrix = gti_diag.diagnose(folder)["matrices"]["input"]
+    assert matrix["groups"]["new"]["effective_rank_centred"] is None
+    assert "bfloat16" in matrix["groups"]["new"]["undefined"]["effective_rank_centred"]
+    assert matrix["verdict"]["label"] == "collapsed"
+
+
+def test_no_new_tokens_is_said_and_text_is_still_measured(tiny_lm):
+    analysis = gti_diag.diagnose(tiny_lm("plain"))
+    matrix = analysis["matrices"]["input"]
+    assert analysis["tokens"]["rule"].startswith("no new tokens") and "new" not in matrix["groups"]
+    assert matrix["verdict"]["label"] is None and matrix["groups"]["text"]["effective_rank"] > 1
+
+
+def test_untied_heads_are_measured_on_their_own(tiny_lm):
+    analysis = gti_diag.diagnose(tiny_lm("untied", tied=False, new_tokens=TOKENS))
+    assert set(analysis["matrices"]) == {"input", "output"} and analysis["checkpoint"]["tied"] is False
+
+
+def test_same_seed_same_bytes(tiny_lm):
+    folder = rewrite(tiny_lm("again", new_tokens=TOKENS), grounded)
+    first, second, other = (gti_diag.report.dumps(gti_diag.diagnose(folder, seed=seed)) for seed in (0, 0, 1))
+    assert first == second and first != other
+
+
+def test_memory_limit_streams_and_agrees(tiny_lm, monkeypatch):
+    from gti_diag import diagnosis
+
+    folder = rewrite(tiny_lm("large", new_tokens=TOKENS), grounded)
+    whole = gti_diag.diagnose(folder)["matrices"]["input"]["groups"]["text"]
+    monkeypatch.setattr(diagnosis, "RESIDENT_SHARE", 1e-6)  # 10 rows of 2 GB: the text group no longer fits
+    streamed = gti_diag.diagnose(folder)["matrices"]["input"]["groups"]["text"]
+    assert streamed["sampled"] < whole["count"] == streamed["count"]
+    assert streamed["singular_values"] == pytest.approx(whole["singular_values"], rel=1e-9)
+    assert streamed["unique_rows"] == whole["unique_rows"] and streamed["norm"]["mean"] == whole["norm"]["mean"]
+
+
+def test_nan_rows_are_refused(tiny_lm):
+    folder = rewrite(tiny_lm("broken", new_tokens=TOKENS), lambda text: torch.full((60, text.shape[1]), torch.nan))
+    with pytest.raises(InputError, match=r"60 rows of group new hold NaN or infinity \(first: token id \d+\)"):
+        gti_diag.diagnose(folder)
+
+
+@pytest.mark.parametrize(
+    "options,words",
+    [
+        ({"matrix": "middle"}, "choose input, output or both"),
+        ({"matrix": "output"}, "no separate output matrix"),
+        ({"device": "tpu"}, "choose auto, cpu or cuda"),
+        ({"new": "<zz_"}, "matches none"),
+    ],
+)
+def test_bad_options_are_named(tiny_lm, options, words):
+    with pytest.raises(InputError, match=words):
+        gti_diag.diagnose(tiny_lm("plain"), **options)
+
+
+def test_a_reference_needs_new_tokens(tiny_lm, tmp_path):
+    np.save(tmp_path / "reference.npy", codebook().numpy())
+    with pytest.raises(InputError, match="a reference is for new tokens, but there are none"):
+        gti_diag.diagnose(tiny_lm("plain"), reference=tmp_path / "reference.npy")
+
+
+def test_compare_keeps_order_and_options(tiny_lm):
+    folders = [rewrite(tiny_lm(name, new_tokens=TOKENS), CASES[name][0]) for name in ("mean", "random")]
+    seen = []
+    analyses = gti_diag.compare(folders, progress=lambda stage, share: seen.append(stage))
+    assert [analysis["checkpoint"]["name"] for analysis in analyses] == ["mean", "random"]
+    assert any(stage.startswith("[2/2]") for stage in seen)
