@@ -41,6 +41,8 @@ LAYOUTS = (
     Layout("GPT-NeoX without head", "embed_in.weight", ("embed_out.weight",)),
     Layout("BLOOM without head", "word_embeddings.weight", ("lm_head.weight",)),
     Layout("text encoder", "token_embedding.weight", ()),
+    Layout("static embedding", "embedding.weight", ()),
+    Layout("static embedding", "embeddings", ()),
 )  # fmt: skip
 
 PREFIXES = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "base_model.model.", "_forward_module.")

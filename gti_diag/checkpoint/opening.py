@@ -1,136 +1,86 @@
 """open_checkpoint: find the weights, find the embedding among them, find the strings."""
 
-import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 
+from ..errors import InputError
 from . import layouts
-from .places import Folder, LocalFolder, read_json
-from .read_safetensors import read_safetensors
+from .far import FarFolder, place
+from .formats import Weights, adapter_files, first_with, read_weights
+from .places import Folder, read_json
+from .read_adapter import adapted, adapter
 from .records import Checkpoint, Matrix, Vocabulary, bad
 from .vocabulary import read_vocabulary
 
 COMPARED_ROWS = 256  # rows read to see whether a stored head equals the input matrix
+MOST_ADDED_COMPARED = 1024
 
 
 def open_checkpoint(path: str | Path, *, tensor: str | None = None) -> Checkpoint:
-    """Open a checkpoint folder or file; read its descriptions, none of its weights but a few rows of a stored head.
+    """Open a checkpoint; read its descriptions, none of its weights but a few rows of a stored head.
 
     Args:
-        path: what the user has.
+        path: a folder, a weights file, an fsspec URL, or a hub id `owner/name[@revision]`.
         tensor: the name of the input matrix, where the layout is not known.
 
     Raises:
         InputError: there is no checkpoint, it is damaged, or its embedding cannot be told.
     """
-    folder, file = _place(path)
-    format, tensors = _weights(folder, file)
-    config = read_json(folder, "config.json") if "config.json" in folder.names() else None
-    vocabulary = read_vocabulary(folder)
-    layout, matrices, notes = _matrices(str(path), tensors, config=config, vocabulary=vocabulary, tensor=tensor)
-    tied, tie_notes = _tied(matrices, config)
+    folder, file = place(path)
+    adapting = adapter_files(folder) if file is None or file.startswith("adapter_") else None
+    if adapting is not None:
+        return _adapter_checkpoint(path, folder, *adapting, tensor=tensor)
+    weights = read_weights(folder, file)
+    config = _config(weights)
+    vocabulary = weights.vocabulary or _vocabulary(weights, file)
+    layout, matrices, notes = _matrices(str(path), weights.tensors, config=config, vocabulary=vocabulary, tensor=tensor)
+    tied, tie_notes = _tied(matrices, config, vocabulary)
+    packed = {f"rows of {m.name} are stored as {m.packing}, read as float32" for m in matrices.values() if m.packing}
     return Checkpoint(
         path=str(path),
-        format=format,
+        format=weights.format,
         config=config,
         vocabulary=vocabulary,
         matrices=matrices,
         tied=tied,
-        sidecar=_sidecar(folder, matrices["input"]),
-        notes=(*notes, *tie_notes),
+        sidecar=_sidecar(weights.folders, matrices["input"]),
+        notes=(*weights.notes, *notes, *tie_notes, *sorted(packed)),
         layout=layout,
-        tensors=tensors,
+        tensors=weights.tensors,
+        identity=_identity(weights),
     )
 
 
-def _place(path: str | Path) -> tuple[Folder, str | None]:
-    """The folder, and the file in it if one was named."""
-    local = Path(path).expanduser()
-    try:
-        if local.is_dir():
-            return LocalFolder(str(local)), None
-        if local.is_file():
-            return LocalFolder(str(local.parent)), local.name
-    except OSError as error:
-        raise bad(path, f"cannot be read ({error.strerror})") from error
-    raise bad(path, "does not exist", "give a checkpoint folder or file")
+def _config(weights: Weights) -> Mapping[str, Any] | None:
+    if weights.config is not None:
+        return weights.config
+    home = first_with(weights.folders, "config.json")
+    return read_json(home, "config.json") if home is not None else None
 
 
-class Shards(Mapping[str, Matrix]):
-    """Tensors spread over files: a file's header is read when one of its tensors is asked for."""
-
-    def __init__(self, folder: Folder, files: Mapping[str, str]) -> None:
-        self.folder, self.files = folder, files
-        self.opened: dict[str, dict[str, Matrix]] = {}
-
-    def __getitem__(self, name: str) -> Matrix:
-        file = self.files[name]
-        if file not in self.opened:
-            self.opened[file] = read_safetensors(self.folder, file)
-        if name not in self.opened[file]:
-            raise bad(f"{self.folder.root}/{file}", f"lacks tensor {name!r} that the index places there")
-        return self.opened[file][name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.files)
-
-    def __len__(self) -> int:
-        return len(self.files)
+def _vocabulary(weights: Weights, file: str | None) -> Vocabulary | None:
+    """From the nearest folder that has one; beside a lone array, only a list that fits its rows."""
+    array = weights.format in ("npy", "npz")
+    stem = Path(file).stem if file is not None else None
+    for folder in weights.folders:
+        found = read_vocabulary(folder, stem=stem)
+        if found is not None and not (
+            array and file and found.size not in {m.shape[0] for m in weights.tensors.values()}
+        ):
+            return found
+    return None
 
 
-def _weights(folder: Folder, file: str | None) -> tuple[str, Mapping[str, Matrix]]:
-    names = folder.names() if file is None else (file,)
-    indexes = [name for name in names if name.endswith(".safetensors.index.json")]
-    if indexes:
-        return "safetensors-sharded", _indexed(folder, indexes[0])
-    plain = [
-        n
-        for n in names
-        if n.endswith(".safetensors") and n not in ("codebooks.safetensors", "adapter_model.safetensors")
-    ]
-    if "model.safetensors" in plain:
-        plain = ["model.safetensors"]
-    if plain:
-        _complete(folder, plain)
-        tensors: dict[str, Matrix] = {}
-        for name in plain:
-            tensors |= read_safetensors(folder, name)
-        return "safetensors" if len(plain) == 1 else "safetensors-sharded", tensors
-    raise bad(folder.root, "holds no weights (no .safetensors file)", "give the folder that holds the checkpoint")
-
-
-def _indexed(folder: Folder, index: str) -> Shards:
-    where = f"{folder.root}/{index}"
-    files = read_json(folder, index).get("weight_map")
-    if not (isinstance(files, dict) and files and all(isinstance(file, str) for file in files.values())):
-        raise bad(where, "has no usable weight_map", "copy or download it again")
-    present = set(folder.names())
-    for file in sorted(set(files.values())):
-        if PurePosixPath(file).name != file or "\\" in file or file in ("", ".", ".."):
-            raise bad(where, f"names the shard {file!r}, which is not a plain file name", "the index is damaged")
-        if file not in present:
-            raise bad(where, f"names the shard {file!r}, which is not there", "copy or download it again")
-    return Shards(folder, files)
-
-
-def _complete(folder: Folder, names: list[str]) -> None:
-    """Shards without an index must at least be all there."""
-    for name in names:
-        part = re.fullmatch(r"(.*)-(\d{5})-of-(\d{5})(\..*)", name)
-        for number in range(1, int(part[3]) + 1) if part else ():
-            if f"{part[1]}-{number:05}-of-{part[3]}{part[4]}" not in names:
-                raise bad(
-                    folder.root, f"lacks part {number} of {int(part[3])} of {part[1]}", "copy or download it again"
-                )
-
-
-def _sizes(config: Mapping | None, vocabulary: Vocabulary | None) -> tuple[int, ...]:
-    """Row counts that an embedding of this checkpoint may have."""
-    text = text_config(config)
-    declared = [text.get("vocab_size"), vocabulary.size if vocabulary else None]
-    return tuple(size for size in declared if isinstance(size, int))
+def _identity(weights: Weights) -> str | None:
+    """What a far store says its files are, in place of a hash of their bytes."""
+    here = weights.folders[0]
+    if not isinstance(here, FarFolder):
+        return None
+    return " ".join(str(here.identity(file)) for file in weights.files)
 
 
 def text_config(config: Mapping | None) -> Mapping:
@@ -138,6 +88,12 @@ def text_config(config: Mapping | None) -> Mapping:
     config = config or {}
     nested = next((config[key] for key in ("text_config", "llm_config", "language_config") if key in config), None)
     return {**config, **nested} if isinstance(nested, Mapping) else config
+
+
+def _sizes(config: Mapping | None, vocabulary: Vocabulary | None) -> tuple[int, ...]:
+    """Row counts that an embedding of this checkpoint may have."""
+    declared = [text_config(config).get("vocab_size"), vocabulary.size if vocabulary else None]
+    return tuple(size for size in declared if isinstance(size, int))
 
 
 def _matrices(
@@ -148,20 +104,18 @@ def _matrices(
     vocabulary: Vocabulary | None,
     tensor: str | None,
 ) -> tuple[str, dict[str, Matrix], tuple[str, ...]]:
+    """The layout's family, the matrices by role, and what to tell about the choice."""
     found = layouts.find(tensors)
-    if tensor is not None:
-        if tensor not in tensors:
-            near = ", ".join(m.name for m in layouts.candidates(tensors, _sizes(config, vocabulary))[:4])
-            raise bad(path, f"has no tensor {tensor!r}", f"candidates: {near}" if near else "")
-        matrices = {"input": tensors[tensor]}
-        if found is not None and found[1] == tensor and found[2] is not None:
-            matrices["output"] = tensors[found[2]]
-        layout, notes = "chosen by name", ()
-    elif found is not None:
-        layout, notes = found[0].family, ()
-        matrices = {"input": tensors[found[1]]}
+    notes: tuple[str, ...] = ()
+    if tensor is not None and tensor not in tensors:
+        near = ", ".join(m.name for m in layouts.candidates(tensors, _sizes(config, vocabulary))[:4])
+        raise bad(path, f"has no tensor {tensor!r}", f"candidates: {near}" if near else "")
+    if found is not None and tensor in (None, found[1]):
+        layout, matrices = found[0].family, {"input": tensors[found[1]]}
         if found[2] is not None:
             matrices["output"] = tensors[found[2]]
+    elif tensor is not None:
+        layout, matrices = "chosen by name", {"input": tensors[tensor]}
     else:
         layout, matrices, notes = _ranked(path, tensors, _sizes(config, vocabulary))
     for matrix in matrices.values():
@@ -178,30 +132,31 @@ def _ranked(
     ranked = layouts.candidates(tensors, sizes)
     fitting = [matrix for matrix in ranked if matrix.shape[0] in sizes]
     if len(fitting) == 1 or len(ranked) == 1:
-        note = f"unknown layout: took {ranked[0].name!r}, the only matrix that fits the vocabulary"
-        return "guessed from shapes", {"input": ranked[0]}, (note,)
+        why = "the only matrix that fits the vocabulary" if fitting else "the only matrix"
+        return "guessed from shapes", {"input": ranked[0]}, (f"unknown layout: took {ranked[0].name!r}, {why}",)
     if not ranked:
         raise bad(path, "holds no floating-point matrix", "this is not a model with an embedding")
     shown = ", ".join(f"{m.name} {m.shape[0]}×{m.shape[1]}" for m in ranked[:5])
     raise bad(path, "has a layout that is not known", f"choose the embedding with --tensor NAME; candidates: {shown}")
 
 
-def _tied(matrices: Mapping[str, Matrix], config: Mapping | None) -> tuple[bool | None, tuple[str, ...]]:
+def _tied(
+    matrices: Mapping[str, Matrix], config: Mapping | None, vocabulary: Vocabulary | None
+) -> tuple[bool | None, tuple[str, ...]]:
     """Whether one matrix serves both ends, by what is stored; a note where the config says otherwise."""
     said = text_config(config).get("tie_word_embeddings")
     entry, head = matrices["input"], matrices.get("output")
     if head is None:
-        if said is False and any(
-            "LM" in str(a) or "Generation" in str(a) for a in (config or {}).get("architectures") or ()
-        ):
+        names = (config or {}).get("architectures") or ()
+        if said is False and any("LM" in str(name) or "Generation" in str(name) for name in names):
             return True, ("retied: the config says untied, but no head is stored",)
         return said, ()
     if head.shape != entry.shape:
         return False, (f"the head has shape {head.shape}, the input matrix {entry.shape}",)
-    step = max(1, entry.shape[0] // COMPARED_ROWS)
-    probe = torch.cat(
-        [torch.arange(0, entry.shape[0], step), torch.arange(max(0, entry.shape[0] - 32), entry.shape[0])]
-    )
+    rows = entry.shape[0]
+    added = [id for id in (vocabulary.added if vocabulary is not None else ()) if id < rows][-MOST_ADDED_COMPARED:]
+    spread = range(0, rows, max(1, rows // COMPARED_ROWS))
+    probe = torch.tensor(sorted({*spread, *range(max(0, rows - 32), rows), *added}), dtype=torch.long)
     same = bool(torch.equal(entry.rows(probe).double(), head.rows(probe).double()))
     if said and not same:
         return False, ("silently untied: the config says tied, but a head with other rows is stored "
@@ -212,11 +167,76 @@ def _tied(matrices: Mapping[str, Matrix], config: Mapping | None) -> tuple[bool 
     return same, ()
 
 
-def _sidecar(folder: Folder, matrix: Matrix) -> dict | None:
+# --- adapters -------------------------------------------------------------------------------------------------------
+
+
+def _adapter_checkpoint(
+    path: str | Path, folder: Folder, config: Mapping[str, Any], tensors: Mapping[str, Matrix], *, tensor: str | None
+) -> Checkpoint:
+    """A PEFT adapter on its base: the rows that the model would use with the adapter active."""
+    found = adapter(str(path), config, tensors)
+    base = _base(path, config, tensor)
+    entry = base.matrices["input"]
+    head_name = base.matrices["output"].name if "output" in base.matrices else _head_name(base)
+    given = adapted(found, entry, layouts.bare(entry.name).removesuffix(".weight"))
+    assert given is not None
+    matrices = {"input": given}
+    # A tied head that the adapter touches starts from the input matrix and leaves it.
+    touched = found.of(
+        head_name, ".weight", ".lora_A.weight", ".base_layer.weight", ".token_adapter.trainable_tokens_delta"
+    )
+    before = base.matrices.get("output", entry if touched is not None else None)
+    head = adapted(found, before, head_name)
+    if head is not None:
+        matrices["output"] = dataclasses.replace(head, name=f"{head_name}.weight" if before is entry else head.name)
+    vocabulary = read_vocabulary(folder) or base.vocabulary
+    tied, notes = _tied(matrices, base.config, vocabulary) if head is not None else (base.tied, ())
+    changed = [role for role, matrix in matrices.items() if matrix is not base.matrices.get(role)]
+    kind = f"{config.get('peft_type', 'PEFT')} adapter on {base.path}"
+    told = (
+        f"{kind}: changes the {' and '.join(changed)} matrix" if changed else f"{kind}: leaves the embedding as it is"
+    )
+    return dataclasses.replace(
+        base,
+        path=str(path),
+        format="peft",
+        matrices=matrices,
+        vocabulary=vocabulary,
+        tied=tied,
+        sidecar=_sidecar((folder,), matrices["input"]) or base.sidecar,
+        notes=(told, *base.notes, *notes),
+    )
+
+
+def _head_name(base: Checkpoint) -> str:
+    family = next((layout for layout in layouts.LAYOUTS if layout.family == base.layout and layout.output), None)
+    return family.output[0].removesuffix(".weight") if family is not None else "lm_head"
+
+
+def _base(path: str | Path, config: Mapping[str, Any], tensor: str | None) -> Checkpoint:
+    name = config.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise bad(path, "does not say in adapter_config.json which base it belongs to", "set base_model_name_or_path")
+    beside = Path(path, name) if not Path(name).is_absolute() else Path(name)
+    revision = config.get("revision")
+    try:
+        if beside.is_dir():
+            return open_checkpoint(beside, tensor=tensor)
+        named = f"{name}@{revision}" if revision and not Path(name).exists() else name
+        return open_checkpoint(named, tensor=tensor)
+    except InputError as error:
+        raise bad(path, f"is an adapter whose base cannot be opened ({error})") from error
+
+
+# --- the sidecar ----------------------------------------------------------------------------------------------------
+
+
+def _sidecar(folders: tuple[Folder, ...], matrix: Matrix) -> dict | None:
     """gti.json, checked: tokens, ids and levels of one length, ids that are rows."""
-    if "gti.json" not in folder.names():
+    home = first_with(folders, "gti.json")
+    if home is None:
         return None
-    where, found = f"{folder.root}/gti.json", read_json(folder, "gti.json")
+    where, found = f"{home.root}/gti.json", read_json(home, "gti.json")
     tokens, ids, levels = found.get("new_tokens"), found.get("ids"), found.get("levels")
     if found.get("schema") != 1:
         raise bad(where, f"has schema {found.get('schema')!r}, this version reads 1")

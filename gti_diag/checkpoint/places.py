@@ -72,7 +72,7 @@ class LocalFolder:
             with open(path, "rb", buffering=0) as file:
                 for start, stop in spans:
                     file.seek(start)
-                    part: Any = memoryview(out[at : at + stop - start])  # type: ignore[arg-type]
+                    part = out[at : at + stop - start].data
                     while len(part):
                         count = file.readinto(part)
                         if not count:

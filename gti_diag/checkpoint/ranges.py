@@ -31,15 +31,17 @@ def stored_rows(
     def fetch(ids: Tensor) -> Tensor:
         if not ids.numel() or not width:
             return torch.empty((ids.numel(), *shape[1:]), dtype=dtype)
-        distinct, place = np.unique(ids.numpy(), return_inverse=True)
+        wanted = ids.numpy()
+        first, last = int(wanted[0]), int(wanted[-1])
+        if last - first + 1 == len(wanted) and (np.diff(wanted) == 1).all():
+            data = folder.spans(file, [(offset + first * width, offset + (last + 1) * width)])
+            return torch.from_numpy(data).view(dtype).reshape(-1, *shape[1:])
+        distinct, place = np.unique(wanted, return_inverse=True)
         parts = runs(distinct)
         data = folder.spans(file, [(offset + int(a) * width, offset + int(b) * width) for a, b in parts])
         rows = torch.from_numpy(data).view(dtype).reshape(-1, *shape[1:])
         held = np.cumsum(np.concatenate([[0], parts[:, 1] - parts[:, 0]]))
         run = np.searchsorted(parts[:, 0], distinct, side="right") - 1
-        at = (held[run] + distinct - parts[run, 0])[place]
-        if len(at) == len(rows) and (np.diff(at) == 1).all():
-            return rows
-        return rows[torch.from_numpy(at)]
+        return rows[torch.from_numpy((held[run] + distinct - parts[run, 0])[place])]
 
     return Matrix(name=name, shape=shape, dtype=dtype, fetch=fetch)

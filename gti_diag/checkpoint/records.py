@@ -25,6 +25,7 @@ class Matrix:
     shape: tuple[int, ...]
     dtype: torch.dtype
     fetch: Callable[[Tensor], Tensor] = field(repr=False, compare=False)
+    packing: str | None = None  # the block format that rows are dequantised from
 
     def rows(self, ids: Tensor | None = None) -> Tensor:
         """The rows `ids` (all rows if None) as one (len(ids), dim) tensor.
@@ -92,7 +93,7 @@ class Checkpoint:
                 digest.update(self.identity.encode())
                 continue
             for tile in matrix.tiles():
-                digest.update(memoryview(tile.contiguous().view(torch.uint8).numpy()))
+                digest.update(tile.contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
 

@@ -3,6 +3,7 @@
 import base64
 import functools
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
@@ -15,10 +16,11 @@ MOST_TOKENS = 1 << 26  # far above any tokenizer: a larger id is damage
 SPECIAL_KEYS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
-def read_vocabulary(folder: Folder) -> Vocabulary | None:
+def read_vocabulary(folder: Folder, *, stem: str | None = None) -> Vocabulary | None:
     """The vocabulary of a checkpoint folder; None if no tokenizer file is there.
 
     The base comes from the first file of `BASES` that exists; added and special tokens from every file that lists them.
+    `stem` is the name of an array without its ending: a list `stem.txt` or `stem.json` beside it comes first.
 
     Raises:
         InputError: a tokenizer file is there but cannot be understood.
@@ -26,7 +28,7 @@ def read_vocabulary(folder: Folder) -> Vocabulary | None:
     names = set(folder.names())
     tokens: dict[int, str] = {}
     source = None
-    for name, parse in _bases(names):
+    for name, parse in _bases(names, stem):
         found = _parsed(folder, name, parse)
         if found is not None:
             tokens, source = found, name
@@ -49,11 +51,12 @@ def build(
     return Vocabulary(tokens=ordered, added=dict(sorted(added.items())), special=special, source=source)
 
 
-def _bases(names: set[str]) -> Iterable[tuple[str, Callable[[bytes], dict[int, str] | None]]]:
+def _bases(names: set[str], stem: str | None) -> Iterable[tuple[str, Callable[[bytes], dict[int, str] | None]]]:
     """Files that may hold the base vocabulary, best first, each with its parser."""
-    yield from ((name, parse) for name, parse in BASES if name in names)
+    beside = ((f"{stem}.txt", _lines), (f"{stem}.json", _pieces), (f"{stem}.tokens.txt", _lines))
+    yield from ((name, parse) for name, parse in (*beside, *BASES) if name in names)
     yield from ((name, _tiktoken) for name in sorted(names) if name.endswith(".tiktoken"))
-    yield from ((name, _pieces) for name in sorted(names) if name.endswith(".json") and name not in NOT_PIECES)
+    yield from ((name, _pieces) for name in sorted(names) if PIECES.fullmatch(name) and name not in NOT_PIECES)
 
 
 def _parsed(folder: Folder, name: str, parse: Callable[[bytes], T]) -> T:
@@ -134,10 +137,8 @@ BASES = (
     ("sentencepiece.bpe.model", _sentencepiece),
     ("tokens.txt", _lines),
 )
-NOT_PIECES = {
-    "config.json", "generation_config.json", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json",
-    "gti.json", "trainer_state.json", "adapter_config.json", "merges.json", "modules.json",
-}  # fmt: skip
+PIECES = re.compile(r".*(tok|vocab|piece).*\.json", re.IGNORECASE)
+NOT_PIECES = {"tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"}
 
 
 def _added(folder: Folder, names: set[str]) -> tuple[dict[int, str], set[str]]:

@@ -7,8 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gti_diag.checkpoint import open_checkpoint
+from gti_diag.checkpoint.codes import code_like
+from gti_diag.checkpoint.readable import display
 from gti_diag.errors import InputError
-from gti_diag.tokens import code_like, display, partition
+from gti_diag.tokens import partition
 
 CODES = [f"<{level}_{code}>" for level in "abc" for code in range(8)]
 
@@ -57,6 +59,43 @@ def test_no_new_tokens_is_said(tiny_lm):
     found = partition(open_checkpoint(tiny_lm()))
     assert set(found.groups) == {"text", "reserved"}
     assert found.rule.startswith("no new tokens: no gti.json, no added token")
+
+
+def test_rows_that_no_padding_explains_are_new(tiny_lm, tiny_tokenizer):
+    found = partition(open_checkpoint(tiny_lm(rows=len(tiny_tokenizer) + 13)))
+    assert found.groups["new"].ids.tolist() == list(range(len(tiny_tokenizer), len(tiny_tokenizer) + 13))
+    assert "13 rows beyond the tokenizer's 400 ids, and 413 is no padded size" in found.rule
+
+
+def test_a_handful_of_added_tokens_is_new(tiny_lm):
+    found = partition(open_checkpoint(tiny_lm(new_tokens=["<|im_start|>", "<fancy>", "zebra", "<think>"])))
+    assert found.groups["new"].tokens == ("<fancy>", "zebra")
+    assert "2 added tokens end the vocabulary (<fancy> … zebra) that no known tokenizer ships" in found.rule
+
+
+def test_several_groups_at_once(tiny_lm):
+    users = [f"<|user_{code}|>" for code in range(5)]
+    found = partition(open_checkpoint(tiny_lm(new_tokens=[*CODES, *users, "<fancy>"])))
+    assert {name: group.count for name, group in found.groups.items()} == {
+        "text": 397, "new": 24, "user codes": 5, "other added": 1, "reserved": 3,
+    }  # fmt: skip
+    assert found.groups["user codes"].families == ("user",) * 5
+    assert "5 more look like user codes" in found.rule
+
+
+def test_codes_that_no_file_lists_as_added_are_found(tmp_path):
+    words = ["the", "a", *(f"[C{level}_{code}]" for level in (1, 2) for code in range(9))]
+    save_file({"model.embed_tokens.weight": torch.rand(20, 4)}, tmp_path / "model.safetensors")
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    found = partition(open_checkpoint(tmp_path))
+    assert found.groups["new"].levels.tolist() == [1] * 9 + [2] * 9
+    assert "18 vocabulary tokens look like codes" in found.rule
+
+
+def test_a_tokenizer_larger_than_the_matrix_is_told(tiny_lm):
+    found = partition(open_checkpoint(tiny_lm(new_tokens=CODES, rows=412)))
+    assert found.groups["new"].count == 12
+    assert "the tokenizer has 424 ids, the matrix 412 rows" in found.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +157,7 @@ def test_styles_in_use_are_read(tokens, families, levels):
 
 
 def test_padding_and_copies_stay_out_of_text(tiny_lm, tiny_tokenizer):
-    folder = tiny_lm(rows=len(tiny_tokenizer) + 12)
+    folder = tiny_lm(rows=len(tiny_tokenizer) + 16)
     tensors = load_file(folder / "model.safetensors")
     tensors["model.embed_tokens.weight"][[40, 50]] = 0.25
     save_file(tensors, folder / "model.safetensors")
@@ -129,13 +168,13 @@ def test_padding_and_copies_stay_out_of_text(tiny_lm, tiny_tokenizer):
         2,
         40,
         50,
-        *range(len(tiny_tokenizer), len(tiny_tokenizer) + 12),
+        *range(len(tiny_tokenizer), len(tiny_tokenizer) + 16),
     ]
-    assert "12 rows without a token (padding), 3 special tokens, 2 rows identical to another" in found.notes[-1]
+    assert "16 rows without a token (padding), 3 special tokens, 2 rows identical to another" in found.notes[-1]
 
 
 def test_rows_of_the_norm_of_unused_rows_are_never_trained(tiny_lm, tiny_tokenizer):
-    folder = tiny_lm(rows=len(tiny_tokenizer) + 12)
+    folder = tiny_lm(rows=len(tiny_tokenizer) + 16)
     tensors = load_file(folder / "model.safetensors")
     weight = tensors["model.embed_tokens.weight"]
     never = [33, 77, *range(len(tiny_tokenizer), len(weight))]

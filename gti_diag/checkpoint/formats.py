@@ -1,0 +1,189 @@
+"""Which reader a folder or file needs: a table, tried in order, and the subfolders where weights may lie."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .places import Folder, read_json, whole
+from .read_arrays import npz_tokens, read_npy, read_npz
+from .read_distributed import Distributed
+from .read_gguf import gguf_config, gguf_reader, gguf_vocabulary
+from .read_pickle import read_pickle
+from .read_safetensors import read_safetensors
+from .read_universal import read_universal
+from .records import Matrix, Vocabulary, bad
+from .shards import indexed, together
+
+# Files of the right kind that hold something else.
+OTHER = re.compile(
+    r"codebooks\.safetensors|adapter_model\..*|(optimizer|scheduler|scaler|training_args|random_states|rng_state)"
+    r".*\.(pt|pth|bin)|.*optim_states\.pt|sids\..*|mmproj.*\.gguf|.*imatrix.*\.gguf"
+)
+ZERO3_PART = re.compile(r"zero_pp_rank_\d+_mp_rank_\d+_model_states\.pt")
+DEEPEST = 3
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors by name, with what the same file says of configuration and tokens, and the folders passed on the way."""
+
+    format: str
+    tensors: Mapping[str, Matrix]
+    folders: tuple[Folder, ...]
+    files: tuple[str, ...]
+    config: Mapping[str, Any] | None = None
+    vocabulary: Vocabulary | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+Content = tuple[Mapping[str, Matrix], Mapping[str, Any] | None, Vocabulary | None]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A name, the files of a listing that it reads (none: not this format), and how it reads them."""
+
+    name: str
+    claims: Callable[[Sequence[str]], Sequence[str]]
+    read: Callable[[Folder, Sequence[str]], Content]
+
+
+def _ending(*suffixes: str, first: tuple[str, ...] = ()) -> Callable[[Sequence[str]], Sequence[str]]:
+    """Claims the first of the names in `first` that exists, else every file with one of the suffixes."""
+
+    def claims(names: Sequence[str]) -> Sequence[str]:
+        usual = [name for name in first if name in names]
+        return usual[:1] or [n for n in names if n.lower().endswith(suffixes) and not OTHER.fullmatch(n)]
+
+    return claims
+
+
+def _tensors(
+    read: Callable[[Folder, Sequence[str]], Mapping[str, Matrix]],
+) -> Callable[[Folder, Sequence[str]], Content]:
+    return lambda folder, files: (read(folder, files), None, None)
+
+
+def _pickles(folder: Folder, files: Sequence[str]) -> Mapping[str, Matrix]:
+    part = next((file for file in files if ZERO3_PART.fullmatch(file)), None)
+    if part is not None:
+        raise bad(f"{folder.root}/{part}", "is one rank's part of a ZeRO-3 model",
+                  "run DeepSpeed's zero_to_fp32.py or ds_to_universal.py on the folder first")  # fmt: skip
+    return together(folder, files, read_pickle)
+
+
+def _gguf(folder: Folder, files: Sequence[str]) -> Content:
+    if len(files) > 1 and not all(re.search(r"-\d{5}-of-\d{5}\.gguf$", file) for file in files):
+        raise bad(folder.root, f"holds several GGUF files ({', '.join(files[:4])})", "name one of them")
+    pairs: dict[str, Any] = {}
+    tensors = together(folder, files, gguf_reader(pairs))
+    config = gguf_config(pairs) | {"tie_word_embeddings": None if "output.weight" in tensors else True}
+    return tensors, config, gguf_vocabulary(pairs, f"{folder.root}/{files[0]}")
+
+
+def _npz(folder: Folder, files: Sequence[str]) -> Content:
+    return together(folder, files, read_npz), None, npz_tokens(folder, files[0])
+
+
+FORMATS = (
+    Format("safetensors-sharded", _ending(".safetensors.index.json"),
+           _tensors(lambda folder, files: indexed(folder, files[0], read_safetensors))),
+    Format("safetensors", _ending(".safetensors", first=("model.safetensors",)),
+           _tensors(lambda folder, files: together(folder, files, read_safetensors))),
+    Format("pytorch-sharded", _ending(".bin.index.json"),
+           _tensors(lambda folder, files: indexed(folder, files[0], read_pickle))),
+    Format("pytorch", _ending(".bin", ".pt", ".pth", first=("pytorch_model.bin",)), _tensors(_pickles)),
+    Format("gguf", _ending(".gguf"), _gguf),
+    Format("distributed", lambda names: [name for name in names if name == ".metadata"],
+           _tensors(lambda folder, files: Distributed(folder))),
+    Format("npy", _ending(".npy"), _tensors(lambda folder, files: together(folder, files, read_npy))),
+    Format("npz", _ending(".npz"), _npz),
+)  # fmt: skip
+
+
+def read_weights(folder: Folder, file: str | None = None) -> Weights:
+    """The weights of a folder, of one of its files, or of the subfolder where the folder's kind keeps them.
+
+    Raises:
+        InputError: there are none, or they are damaged.
+    """
+    if file is not None:
+        return _known(folder, (file,), (folder,)) or _refuse(f"{folder.root}/{file}", "is of no known weights format")
+    way: tuple[Folder, ...] = (folder,)
+    notes: tuple[str, ...] = ()
+    for _ in range(DEEPEST):
+        here = way[0]
+        if "zero" in here.folders():
+            return Weights("deepspeed-universal", read_universal(here), way, (), notes=notes)
+        found = _known(here, here.names(), way)
+        if found is not None:
+            return Weights(found.format, found.tensors, way, found.files, found.config, found.vocabulary, notes)
+        below = _below(here)
+        if below is None:
+            break
+        way = (here.into(below), *way)
+        notes = (f"weights found in {below}/",)
+    kinds = "safetensors, .bin, .pt, .pth, .gguf, .npy, .npz, .metadata"
+    return _refuse(folder.root, f"holds no weights (none of {kinds})", "give the folder that holds the checkpoint")
+
+
+def _refuse(where: str, problem: str, fix: str = "") -> Weights:
+    raise bad(where, problem, fix)
+
+
+def _known(folder: Folder, names: Sequence[str], way: tuple[Folder, ...]) -> Weights | None:
+    for format in FORMATS:
+        files = format.claims(names)
+        if files:
+            name = "safetensors-sharded" if format.name == "safetensors" and len(files) > 1 else format.name
+            tensors, config, vocabulary = format.read(folder, files)
+            return Weights(name, tensors, way, tuple(files), config, vocabulary)
+    return None
+
+
+def _below(folder: Folder) -> str | None:
+    """The subfolder to look into: named by a file, else the latest step, else one of the usual names."""
+    names, folders = folder.names(), folder.folders()
+    for pointer in ("latest_universal", "latest"):  # DeepSpeed
+        if pointer in names and folder.size(pointer) < 200:
+            tag = whole(folder, pointer).decode("utf-8", "replace").strip()
+            if tag in folders:
+                return f"{tag}_universal" if f"{tag}_universal" in folders else tag
+    if "modules.json" in names:  # sentence-transformers before version 3 keep the transformer in a subfolder
+        listed = _modules(folder)
+        return next((name for name in listed if name in folders), None)
+    steps = [
+        (int(found[1]), name)
+        for name in folders
+        if (found := re.fullmatch(r"(?:checkpoint-|global_step)(\d+).*", name))
+    ]
+    if steps:
+        return max(steps)[1]
+    usual = ("pytorch_model_fsdp_0", "pytorch_model_fsdp", "model", "pytorch_model", "weights", "model_weights")
+    return next((name for name in usual if name in folders), None)
+
+
+def _modules(folder: Folder) -> list[str]:
+    import json
+
+    try:
+        return [str(entry["path"]) for entry in json.loads(whole(folder, "modules.json"))]
+    except (ValueError, TypeError, KeyError) as error:
+        raise bad(f"{folder.root}/modules.json", "is not a list of modules with paths") from error
+
+
+def first_with(folders: Sequence[Folder], name: str) -> Folder | None:
+    """The nearest folder on the way that has a file `name`."""
+    return next((folder for folder in folders if name in folder.names()), None)
+
+
+def adapter_files(folder: Folder) -> tuple[Mapping[str, Any], Mapping[str, Matrix]] | None:
+    """Configuration and tensors of a PEFT adapter; None if the folder holds none."""
+    names = folder.names()
+    if "adapter_config.json" not in names:
+        return None
+    for file, read in (("adapter_model.safetensors", read_safetensors), ("adapter_model.bin", read_pickle)):
+        if file in names:
+            return read_json(folder, "adapter_config.json"), read(folder, file)
+    raise bad(folder.root, "has an adapter_config.json but no adapter_model.safetensors")

@@ -1,0 +1,123 @@
+"""Plain arrays: .npy and .npz, read by rows. Which token a row is must be told by a list beside it."""
+
+import io
+import re
+import zipfile
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+
+from .places import SMALL_FILE, Folder, Window
+from .ranges import stored_rows
+from .records import Matrix, Vocabulary, bad
+from .vocabulary import build
+
+AGAIN = "copy or save it again"
+
+
+def read_npy(folder: Folder, file: str) -> dict[str, Matrix]:
+    """The array of one .npy file, under the file's stem.
+
+    Raises:
+        InputError: it is damaged, holds Python objects, or lies in column order.
+    """
+    window = Window(folder, file)
+    return {file.removesuffix(".npy"): _array(folder, file, window, name=file.removesuffix(".npy"), start=0)}
+
+
+def read_npz(folder: Folder, file: str) -> dict[str, Matrix]:
+    """The arrays of one .npz file. Stored members are read by rows, compressed ones whole.
+
+    Raises:
+        InputError: as `read_npy`, or a compressed member is too large to inflate.
+    """
+    where, found = f"{folder.root}/{file}", {}
+    try:
+        with zipfile.ZipFile(Window(folder, file)) as archive:  # type: ignore[arg-type]
+            for member in archive.infolist():
+                name = member.filename.removesuffix(".npy")
+                if name == member.filename:
+                    continue
+                if _is_text(archive, member):
+                    continue
+                if member.compress_type == zipfile.ZIP_STORED:
+                    start = member.header_offset + _local_header(folder, file, member.header_offset)
+                    window = Window(folder, file, start, start + member.file_size)
+                    found[name] = _array(folder, file, window, name=name, start=start)
+                else:
+                    found[name] = _inflated(archive, member, where, name)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, UnicodeDecodeError, EOFError) as error:
+        raise bad(where, f"is not a readable .npz file ({error})", AGAIN) from error
+    return found
+
+
+def npz_tokens(folder: Folder, file: str) -> Vocabulary | None:
+    """The token strings, if the archive has a one-dimensional array of strings."""
+    with zipfile.ZipFile(Window(folder, file)) as archive:  # type: ignore[arg-type]
+        for member in archive.infolist():
+            if _is_text(archive, member) and member.file_size < SMALL_FILE:
+                array = npy.read_array(io.BytesIO(archive.read(member)), allow_pickle=False)
+                if array.ndim == 1:
+                    found = dict(enumerate(array.astype(str).tolist()))
+                    return build(found, added={}, special=frozenset(), source=file, where=folder.root)
+    return None
+
+
+def _is_text(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    with archive.open(member) as opened:
+        return re.search(rb"'descr': '[<>|=][US]\d+'", opened.read(256)) is not None
+
+
+LARGEST_INFLATED = 8 << 30
+
+
+def _inflated(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str, name: str) -> Matrix:
+    if member.file_size > LARGEST_INFLATED:
+        raise bad(where, f"member {name!r} inflates to {member.file_size:,} bytes", "save it with numpy.savez")
+    try:
+        array = npy.read_array(io.BytesIO(archive.read(member)), allow_pickle=False)
+    except (ValueError, MemoryError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+        raise bad(where, f"member {name!r} is not a readable array ({error})", AGAIN) from error
+    tensor = _tensor(array, where)
+    return Matrix(name=name, shape=tuple(tensor.shape), dtype=tensor.dtype, fetch=lambda ids: tensor[ids])
+
+
+def _tensor(array: np.ndarray, where: str) -> torch.Tensor:
+    if array.dtype.type not in DTYPES:
+        raise bad(where, f"holds an array of type {array.dtype}", "numbers are needed")
+    return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))))
+
+
+def _local_header(folder: Folder, file: str, offset: int) -> int:
+    """Length of a zip member's local header: 30 bytes, then a name and an extra field."""
+    head = folder.spans(file, [(offset, offset + 30)]).tobytes()
+    return 30 + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
+
+
+DTYPES = {
+    np.float64: torch.float64, np.float32: torch.float32, np.float16: torch.float16,
+    np.int64: torch.int64, np.int32: torch.int32, np.int16: torch.int16, np.int8: torch.int8, np.uint8: torch.uint8,
+}  # fmt: skip
+
+
+def _array(folder: Folder, file: str, window: Window, *, name: str, start: int) -> Matrix:
+    where = f"{folder.root}/{file}"
+    try:
+        version = npy.read_magic(window)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, columns_first, dtype = read(window)  # type: ignore[arg-type]
+    except (ValueError, EOFError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise bad(
+            where, f"is not a readable array ({str(error).splitlines()[0][:100] if str(error) else error})", AGAIN
+        ) from error
+    if dtype.type not in DTYPES or not dtype.isnative:
+        raise bad(where, f"holds an array of type {dtype}", "save it as native float32 or float64")
+    if columns_first and len(shape) > 1:
+        raise bad(where, "lies in column (Fortran) order, so its rows cannot be read", "save it in row order")
+    count = 1
+    for n in shape:
+        count *= n
+    if min(shape, default=0) < 0 or window.at + count * dtype.itemsize > window.length:
+        raise bad(where, f"claims shape {shape} but has {window.length:,} bytes", f"it is truncated: {AGAIN}")
+    return stored_rows(folder, file, name=name, offset=start + window.at, shape=shape, dtype=DTYPES[dtype.type])

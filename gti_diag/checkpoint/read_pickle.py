@@ -1,0 +1,92 @@
+"""torch.save files (.bin, .pt, .pth): the pickle is read without running code, the tensors stay in the file.
+
+Loading under FakeTensorMode builds tensors that know their byte offset but hold no data, so rows come by byte range.
+Source: https://docs.pytorch.org/docs/stable/notes/serialization.html (torch.load with FakeTensorMode).
+"""
+
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from .places import Folder, Window
+from .ranges import stored_rows
+from .records import Matrix, bad
+
+DEEPEST = 6  # {"model": {"module": {...}}} and the like; optimisers nest deeper
+LARGEST_OLD_FILE = 8 << 30
+
+
+def read_pickle(folder: Folder, file: str) -> dict[str, Matrix]:
+    """Every tensor of one file, nested dictionaries joined by dots, none of its data.
+
+    Raises:
+        InputError: the pickle asks for code, or the file is damaged.
+    """
+    return read_window(folder, file, 0, None)
+
+
+def read_window(folder: Folder, file: str, start: int, stop: int | None) -> dict[str, Matrix]:
+    """The same for a torch.save archive that is bytes `start` to `stop` of a file."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    where, window = f"{folder.root}/{file}", Window(folder, file, start, stop)
+    zipped = window.read(4) == b"PK\x03\x04"
+    window.seek(0)
+    if not zipped:
+        return _old(window, where)
+    with FakeTensorMode():
+        found = load(window, where)
+    end = start + window.length
+    tensors = {}
+    for name, tensor in flat(found):
+        offset = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
+        if offset is None or not tensor.is_contiguous():  # transposed or expanded: no rows to read by range
+            continue
+        first = start + offset + tensor.storage_offset() * tensor.element_size()
+        if first + tensor.numel() * tensor.element_size() > end:
+            raise bad(where, f"tensor {name!r} ends beyond the file", "it is truncated: copy or download it again")
+        tensors[name] = stored_rows(
+            folder, file, name=name, offset=first, shape=tuple(tensor.shape), dtype=tensor.dtype
+        )
+    return tensors
+
+
+def _old(window: Window, where: str) -> dict[str, Matrix]:
+    """Files of torch before 1.6 have no archive to read by range: they are read whole."""
+    if window.length > LARGEST_OLD_FILE:
+        raise bad(where, f"is a {window.length:,} byte file of the pre-1.6 format, which must be read whole",
+                  "save it again with a current torch or as safetensors")  # fmt: skip
+    return {name: held(name, tensor) for name, tensor in flat(load(window, where))}
+
+
+def held(name: str, tensor: Tensor) -> Matrix:
+    """A matrix that is already in memory."""
+    return Matrix(name=name, shape=tuple(tensor.shape), dtype=tensor.dtype, fetch=lambda ids: tensor[ids])
+
+
+def load(window: Window, where: str) -> object:
+    """torch.load(weights_only=True), with its refusals in one line."""
+    try:
+        return torch.load(window, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"(?:GLOBAL|[Uu]nsupported (?:global|class)\W*(?:GLOBAL)?) ?([\w.]+)", str(error))
+        if wanted is None:
+            raise bad(where, "is not a readable torch file", "copy or download it again") from error
+        raise bad(where, f"is a pickle that would run code to load ({wanted[1]})",
+                  "convert it to safetensors where you trust it") from error  # fmt: skip
+    except Exception as error:  # the unpickler and the archive reader fail in many ways on damaged files
+        raise bad(where, f"is not a readable torch file ({' '.join(str(error).split())[:120]})",
+                  "copy or download it again") from error  # fmt: skip
+
+
+def flat(found: object, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+    """Tensors by dotted name; optimiser states are left out."""
+    if isinstance(found, Tensor):
+        yield prefix or "tensor", found.detach()
+    elif isinstance(found, Mapping) and depth < DEEPEST:
+        for key, value in found.items():
+            if not str(key).startswith("optim"):
+                yield from flat(value, f"{prefix}.{key}" if prefix else str(key), depth + 1)
