@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gti_diag.errors import InputError
+from gti_train.attention import use_constant_past
 from gti_train.batches import Encoded, buckets, collate, encode, order
 from gti_train.loop import LoopConfig, StepRecord, Trackers, evaluate, join_processes, train, world
 from gti_train.models import atomic_directory, best_dtype, load_language_model, parse_dtype
@@ -216,8 +217,7 @@ def ground(
     encoded = [encode(e, tokenizer, new=new, max_tokens=config.max_tokens) for e in chain(examples, held_out)]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0  # masked, so any id will do
     model.eval().requires_grad_(False)
-    if model.device.type == "cpu":  # the fused attention's backward pass is slow there: 1.6 x a whole step
-        model.set_attn_implementation("eager")
+    use_constant_past(model)
     rows = NewRows(model, ids)
     run = _run_name(config, encoded, ids, rows)
     objective = answers(model, rows, encoded, config, train_count=len(examples), pad=pad)
