@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,10 +117,40 @@ def trained_ids(tokenizer: "PreTrainedTokenizerBase", new: Sequence[int], *, row
     return torch.tensor(sorted({i for i in tokenizer.get_vocab().values() if i < rows} - set(new)))
 
 
-INITIALISERS: dict[str, Callable[[Tensor, int, torch.Generator], Tensor]] = {
-    "mean": lambda trained, count, _: initialisers.mean(trained, count),
-    "random": lambda trained, count, generator: initialisers.random(trained, count, generator=generator),
-}
+INITS = ("mean", "random", "gaussian", "transformers-default", "description", "codebook")
+
+
+def start_rows(
+    matrix: Tensor,
+    trained: Tensor,
+    *,
+    count: int,
+    init: str,
+    generator: torch.Generator,
+    described: Sequence[Sequence[int]] | None = None,
+    codebooks: Tensor | None = None,
+) -> Tensor:
+    """Rows for `count` new tokens of one matrix, by the statistics of its own `trained` rows.
+
+    Raises:
+        InputError: an unknown `init`, or one that lacks its descriptions or codebooks.
+    """
+    if init not in INITS:
+        raise InputError(f"init {init!r} is unknown: use one of {', '.join(INITS)}")
+    if init in ("description", "codebook") and described is None:
+        raise InputError(f"init {init!r} needs descriptions: give a text for each new token")
+    if init == "codebook" and codebooks is None:
+        raise InputError("init 'codebook' needs codebooks: give one vector for each new token")
+    rows = matrix[trained]
+    if init == "mean":
+        return initialisers.mean(rows, count)
+    if init == "random":
+        return initialisers.random(rows, count, generator=generator)
+    if init in ("gaussian", "transformers-default"):
+        share = 1.0 if init == "gaussian" else 1e-9
+        return initialisers.gaussian(rows, count, generator=generator, share=share)
+    texts = initialisers.description(matrix, described)
+    return texts if init == "description" else initialisers.codebook(codebooks, texts)
 
 
 def extend_checkpoint(
@@ -132,17 +162,18 @@ def extend_checkpoint(
     init: str = "mean",
     seed: int = 0,
     codebooks: Tensor | None = None,
+    descriptions: Mapping[str, Sequence[str]] | None = None,
     dtype: str | torch.dtype = torch.bfloat16,
 ) -> Sidecar:
     """Write the model at `source`, extended by `tokens` started as `init` says, to the directory `out`.
 
     `codebooks` (tokens × k, in the order of `tokens`) is stored beside the weights as the reference for RSA.
+    `descriptions` (the texts that describe each token) serve the starts `description` and `codebook`. Input
+    rows start from the input matrix, output rows of an untied head from the output matrix.
 
     Raises:
         InputError: as `load_language_model`, `extend`, `atomic_directory`; unknown `init`; wrong lengths.
     """
-    if init not in INITIALISERS:
-        raise InputError(f"init {init!r} is unknown: use one of {', '.join(INITIALISERS)}")
     levels = levels_of(tokens) if levels is None else list(levels)
     for name, given in (("levels", levels), ("codebooks", codebooks)):
         if given is not None and len(given) != len(tokens):
@@ -152,10 +183,13 @@ def extend_checkpoint(
         ids = extend(model, tokenizer, tokens)
         generator = torch.Generator().manual_seed(seed)
         trained = trained_ids(tokenizer, ids, rows=model.get_input_embeddings().weight.shape[0])
-        rows = {
-            name: INITIALISERS[init](weight.data[trained], len(ids), generator)
-            for name, weight in matrices(model).items()
-        }
+        described = None
+        if descriptions is not None:
+            texts = [" ".join(descriptions.get(token, ())) for token in tokens]
+            described = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        given = {"count": len(ids), "init": init, "generator": generator}
+        given |= {"described": described, "codebooks": codebooks}
+        rows = {name: start_rows(weight.data, trained, **given) for name, weight in matrices(model).items()}
         write_rows(model, ids, rows)
         sidecar = Sidecar(list(tokens), ids, levels, init, seed, parent=str(source))
         save_extended(model, tokenizer, folder, sidecar=sidecar, codebooks=codebooks)
