@@ -24,11 +24,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .alignment import cross_square, own_square, require_pairing, unit_offsets
+from .spearman import rank_sums, ranks_permuted, ranks_reweighted
+
 Rows = Float[Tensor, "tokens _"]
 Statistic = Callable[[Tensor, Tensor], float]
 
-TIE = 2.0**-44  # dissimilarities closer than this share of the largest differ by rounding only
 CONSTANT = 1e-12  # a sum of squares below this share of its terms is rounding only
+BATCH = 1 << 23  # numbers held at a time while tokens are permuted or redrawn
+FLOAT64_TOKENS = (
+    4096  # redrawing this many tokens a thousand times in float64 takes seconds; more are redrawn in float32
+)
 
 
 class MantelResult(NamedTuple):
@@ -42,38 +48,38 @@ class MantelResult(NamedTuple):
 def pearson_rsa(x: Rows, y: Rows) -> float:
     """Pearson correlation of the two spaces' dissimilarities over all pairs i < j, exact, in O(tokens dim_x dim_y).
 
-    The sums over pairs have a closed form in the offsets (see `_comoment`); no pair is ever formed.
+    The sums over pairs have a closed form in the offsets (see `_Comoment`); no pair is ever formed.
 
-    Raises: ValueError for fewer than 3 tokens, unequal counts, non-finite or zero rows, rows that are one point at their storage
-        precision, or a space whose pairs are all equally dissimilar.
+    Raises: ValueError for fewer than 3 tokens, unequal counts, rows that are zero, not finite or one point at their storage precision,
+        or a space whose pairs are all equally dissimilar.
     Source: Kriegeskorte, Mur & Bandettini 2008, doi 10.3389/neuro.06.004.2008; the closed form is ours.
     """
-    r, s = _offsets(x, y)
-    n = len(r)
-    pairs = n * (n - 1)
-    return _comoment(r, s, pairs) / (_own_comoment(r, pairs, "x") * _own_comoment(s, pairs, "y")) ** 0.5
+    return _Pearson(x, y).observed
 
 
-def spearman_rsa(x: Rows, y: Rows) -> float:
+def spearman_rsa(x: Rows, y: Rows, *, exact: bool = False) -> float:
     """Spearman correlation of the two spaces' dissimilarities: Pearson correlation of their midranks (ties share their mean rank).
+
+    Up to four million pairs are sorted in float64. More are streamed once their values are seen to spread: ranks are then resolved to
+    bins of 1/131,072 of the range, memory stays at a copy of the rows, and the result differs from that of exact midranks by about
+    1e-8 at 10 million pairs and 3e-9 at 300 million. `exact` sorts any number of pairs (40 bytes each).
 
     Raises: ValueError as `pearson_rsa`.
     Source: Kriegeskorte, Mur & Bandettini 2008, doi 10.3389/neuro.06.004.2008.
     """
-    ranks = [_centred_ranks(offsets, name) for offsets, name in zip(_offsets(x, y), "xy", strict=True)]
-    return (ranks[0] @ ranks[1] / (ranks[0].norm() * ranks[1].norm())).item()
+    sums = rank_sums(*_prepared(x, y), exact=exact)
+    return sums.product / (sums.first * sums.second) ** 0.5
 
 
-def rho_a(x: Rows, y: Rows) -> float:
-    """12 sum (R - mean)(S - mean) / (P^3 - P) over the midranks R, S of the P pairs: Spearman's value expected if ties were broken at
-    random. Below |Spearman| where there are ties; the fair number when the reference is nearly all ties (prefix depth, categories).
+def rho_a(x: Rows, y: Rows, *, exact: bool = False) -> float:
+    """12 sum (R - mean)(S - mean) / (P^3 - P) over the midranks R, S of the P pairs: what Spearman's correlation is on average if ties
+    are broken at random. Nearer 0 than it where there are ties; the fair number when a reference is nearly all ties (categories).
 
     Raises: ValueError as `pearson_rsa`.
-    Source: Schuett et al. 2023, doi 10.7554/eLife.82566, appendix on rho-a.
+    Source: Schuett et al. 2023, doi 10.7554/eLife.82566; the convention of rsatoolbox 0.3.2, `compare(method="rho-a")`.
     """
-    ranks = [_centred_ranks(offsets, name) for offsets, name in zip(_offsets(x, y), "xy", strict=True)]
-    pairs = len(ranks[0])
-    return (12 * (ranks[0] @ ranks[1]) / (pairs**3 - pairs)).item()
+    sums = rank_sums(*_prepared(x, y), exact=exact)
+    return 12 * sums.product / (sums.pairs**3 - sums.pairs)
 
 
 def mantel_test(
@@ -102,14 +108,13 @@ def mantel_test(
         raise ValueError(f"`within` has {len(labels)} labels for {len(y)} tokens: give one for each token")
     if len(labels.unique()) == len(labels):
         raise ValueError("every token has a label of its own in `within`: there is nothing to permute")
-    observed = statistic(x, y)
-    shuffled = _PERMUTED[statistic](x, y) if statistic in _PERMUTED else lambda order: statistic(x, y[order])
-    null = torch.tensor(
-        [shuffled(_permutation(labels, generator).to(y.device)) for _ in range(permutations)], dtype=torch.float64
-    )
-    reached = int(
-        (null >= observed - 1e-12 * max(1.0, abs(observed))).sum()
-    )  # the identity must count, rounding or not
+    orders = torch.stack([_permutation(labels, generator) for _ in range(permutations)]).to(y.device)
+    if statistic in _PERMUTED:
+        observed, null = _PERMUTED[statistic](x, y, orders)
+    else:
+        observed, null = statistic(x, y), torch.tensor([statistic(x, y[order]) for order in orders])
+    null = null.double()
+    reached = int((null >= observed - 1e-12 * max(1.0, abs(observed))).sum())  # rounding must not hide the identity
     spread = null.std(correction=0).item()
     return MantelResult(observed, (1 + reached) / (1 + permutations), null.mean().item(), spread, permutations)
 
@@ -142,12 +147,16 @@ def rsa_interval(
             f"samples is {samples}, confidence {confidence}: need at least 2 samples and 0 < confidence < 1"
         )
     n = len(x)
-    reweighted = _REWEIGHTED[statistic](x, y)
-    draws = torch.randint(n, (samples, n), generator=generator, device=generator.device)
-    weights = torch.stack([torch.bincount(draw, minlength=n) for draw in draws]).to(x.device).double()
-    values = torch.tensor([reweighted(weight) for weight in weights], dtype=torch.float64)
+    draws = torch.randint(n, (samples, n), generator=generator, device=generator.device).to(x.device)
+    weights = torch.zeros(samples, n, dtype=torch.float64, device=x.device)
+    weights.scatter_add_(1, draws, torch.ones_like(weights))
+    values = _REWEIGHTED[statistic](x, y, weights)
+    if not torch.isfinite(values).all():
+        raise ValueError(
+            f"{n} tokens, redrawn, leave samples without a correlation: too few different tokens for an interval"
+        )
     tail = (1 - confidence) / 2
-    low, high = values.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    low, high = values.cpu().quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return low, high
 
 
@@ -159,151 +168,103 @@ def _permutation(labels: Int[Tensor, " tokens"], generator: torch.Generator) -> 
     return order
 
 
-def _offsets(x: Rows, y: Rows) -> tuple[Float[Tensor, "tokens _"], Float[Tensor, "tokens _"]]:
-    if len(x) != len(y):
-        raise ValueError(
-            f"x has {len(x)} tokens and y has {len(y)}: both spaces must hold the same tokens in the same order"
-        )
-    if len(x) < 3:
-        raise ValueError(f"{len(x)} tokens give too few pairs to correlate: at least 3 are needed")
-    return _unit_offsets(x, "x"), _unit_offsets(y, "y")
+def _prepared(x: Rows, y: Rows) -> tuple[Tensor, Tensor]:
+    require_pairing(x, y, fewest=3)
+    return unit_offsets(x, "x"), unit_offsets(y, "y")
 
 
-def _unit_offsets(rows: Rows, name: str) -> Float[Tensor, "tokens _"]:
-    """Unit rows minus their mean, in float64; refused where storage rounding alone could have made what is left.
+class _Pearson:
+    """The Pearson correlation of the dissimilarities of x and y, and of x and permuted y.
 
-    Rounding moves a coordinate by at most u |x_ij| (u: half the gap between 1 and the next number), hence a unit row by at most u.
+    For offsets r, s (n rows, columns centred), a_i = 1/2 |r_i|^2 and b_i = 1/2 |s_i|^2, the sum over ordered pairs i != j of
+    (d_ij - mean d)(e_ij - mean e) is
+        2n sum (a_i - mean a)(b_i - mean b) + ||r' s||_F^2 - 4 n^2 / (n - 1) mean a mean b,
+    in which a permutation of y touches the first two terms only.
     """
-    norms = torch.linalg.vector_norm(rows.double(), dim=1, keepdim=True)
-    if not torch.isfinite(norms).all():
-        raise ValueError(f"row {int((~norms.isfinite()).nonzero()[0, 0])} of {name} is not finite")
-    if not norms.all():
-        raise ValueError(
-            f"row {int((norms == 0).nonzero()[0, 0])} of {name} is all zeros: its cosine is undefined; leave it out"
-        )
-    unit = rows.double() / norms
-    offsets = unit - unit[0]
-    offsets -= offsets.mean(0)
-    spread = offsets.square().sum(1).mean().sqrt().item()
-    rounding = max(torch.finfo(rows.dtype).eps / 2, 8 * torch.finfo(torch.float64).eps)
-    if spread <= rounding:
-        raise ValueError(
-            f"the rows of {name} are one point at {str(rows.dtype).removeprefix('torch.')} precision: their directions spread "
-            f"{spread:.1e}, and rounding alone can make {rounding:.1e}; their similarities carry no information"
-        )
-    return offsets
+
+    def __init__(self, x: Rows, y: Rows):
+        self.r, self.s = _prepared(x, y)
+        self.a, self.b = ((torch.linalg.vector_norm(rows, dim=1).square() / 2) for rows in (self.r, self.s))
+        n = len(self.a)
+        own = []
+        for rows, halves, name in ((self.r, self.a, "x"), (self.s, self.b, "y")):
+            terms = 2 * n * (halves - halves.mean()).square().sum().item() + own_square(rows)
+            own.append(terms - 4 * n * n / (n - 1) * halves.mean().item() ** 2)
+            if own[-1] <= CONSTANT * terms:
+                raise ValueError(f"all pairs of {name} are equally dissimilar: a correlation with them is undefined")
+        self.scale = (own[0] * own[1]) ** 0.5
+        self.constant = 4 * n * n / (n - 1) * (self.a.mean() * self.b.mean()).item()
+        self.a -= self.a.mean()
+        self.b -= self.b.mean()
+
+    @property
+    def observed(self) -> float:
+        moved = 2 * len(self.a) * (self.a @ self.b).item() + cross_square(self.r, self.s)
+        return (moved - self.constant) / self.scale
+
+    def permuted(self, orders: Int[Tensor, "samples tokens"]) -> Float[Tensor, " samples"]:
+        r, s, a, b = self.r, self.s, self.a, self.b
+        if r.shape[1] < s.shape[1]:  # permuting the narrower space the other way round is cheaper
+            r, s, a, b, orders = s, r, b, a, orders.argsort(1)
+        found = []
+        for batch in orders.split(max(1, BATCH // (s.shape[1] * max(r.shape)))):
+            shuffled = s.index_select(0, batch.T.reshape(-1)).view(len(s), -1)  # tokens × (samples · dim)
+            cross = (r.T @ shuffled).view(r.shape[1], len(batch), -1).square().sum((0, 2))
+            found.append(2 * len(a) * (b[batch] @ a) + cross)
+        return (torch.cat(found) - self.constant) / self.scale
 
 
-def _comoment(r: Tensor, s: Tensor, pairs: int) -> float:
-    """Sum over ordered pairs of (d_ij - mean d)(e_ij - mean e), for dissimilarities d, e of the centred offsets r, s.
-
-    With a_i = 1/2 |r_i|^2, b_i = 1/2 |s_i|^2 and n rows, repeated rows allowed (d = e = 0 between copies, so they drop out of all sums
-    and only `pairs`, the number of ordered pairs of different tokens, has to know):
-        2n sum (a_i - mean a)(b_i - mean b) + ||r' s||_F^2 + 4 n^2 mean(a) mean(b) (1 - n^2 / pairs).
-    """
-    n = len(r)
-    a, b = r.square().sum(1) / 2, s.square().sum(1) / 2
-    mean_a, mean_b = a.mean(), b.mean()
-    cross = (r.T @ s).square().sum()
-    return (2 * n * ((a - mean_a) @ (b - mean_b)) + cross + 4 * n * n * mean_a * mean_b * (1 - n * n / pairs)).item()
+def _pearson_permuted(x: Rows, y: Rows, orders: Tensor) -> tuple[float, Tensor]:
+    pearson = _Pearson(x, y)
+    return pearson.observed, pearson.permuted(orders)
 
 
-def _own_comoment(r: Tensor, pairs: int, name: str) -> float:
-    own = _comoment(r, r, pairs)
-    if own <= CONSTANT * r.square().sum().item() ** 2 / len(r):
-        raise ValueError(f"all pairs of {name} are equally dissimilar: a correlation with them is undefined")
-    return own
+def _pearson_reweighted(x: Rows, y: Rows, weights: Float[Tensor, "samples tokens"]) -> Float[Tensor, " samples"]:
+    """Weighted correlations for all samples at once: sums over pairs i < j are quadratic forms w' M w, taken tile by tile."""
+    spaces = _prepared(x, y)
+    n, dtype = len(x), torch.float64 if len(x) <= FLOAT64_TOKENS else torch.float32
+    halves = [torch.linalg.vector_norm(offsets, dim=1).square() / 2 for offsets in spaces]
+    means = [2 * n / (n - 1) * half.mean() for half in halves]  # of all dissimilarities; what is left of them is small
+    shifted = [(half - mean / 2).to(dtype) for half, mean in zip(halves, means, strict=True)]
+    spaces = [offsets.to(dtype) for offsets in spaces]
+    sums = torch.zeros(5, len(weights), dtype=torch.float64, device=weights.device)
+    step = max(1, min(512, BATCH // 4 // len(weights)))
+    wide = max(step, BATCH // 4 // max(step, len(weights)))
+    weight = weights.to(dtype)
+    for i in range(0, n, step):
+        rows = slice(i, i + step)
+        for j in range(i, n, wide):
+            columns = slice(j, j + wide)
+            d, e = (
+                (half[rows, None] + half[columns] - offsets[rows] @ offsets[columns].T).triu_(1 + i - j)
+                for offsets, half in zip(spaces, shifted, strict=True)
+            )
+            for at, form in enumerate((d, e, d * e, d * d, e * e)):
+                sums[at] += ((weight[:, rows] @ form) * weight[:, columns]).sum(1)
+    pairs = (n * n - weights.square().sum(1)) / 2
+    d, e, de, dd, ee = sums
+    return (de - d * e / pairs) / ((dd - d * d / pairs) * (ee - e * e / pairs)).sqrt()
 
 
-def _pairs_of(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    i, j = torch.triu_indices(count, count, 1, device=device)
-    return i, j
+def _spearman_of(product: Tensor, first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
+    return product / (first * second).sqrt()
 
 
-def _dissimilarities(offsets: Tensor) -> Float[Tensor, "tokens tokens"]:
-    a = offsets.square().sum(1) / 2
-    return a[:, None] + a[None, :] - offsets @ offsets.T
+def _rho_a_of(product: Tensor, first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
+    return 12 * product / (pairs**3 - pairs)
 
 
-def _sorted_ties(offsets: Tensor, name: str) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
-    """Order of the pairs' dissimilarities, and for each place in that order the number of its group of ties (0, 1, …)."""
-    values, order = _dissimilarities(offsets)[_pairs_of(len(offsets), offsets.device)].sort()
-    group = torch.zeros_like(order)
-    group[1:] = (values.diff() > TIE * values[-1]).cumsum(0)
-    if group[-1] == 0:
-        raise ValueError(f"all pairs of {name} are equally dissimilar: a correlation with them is undefined")
-    return order, group
-
-
-def _centred_ranks(offsets: Tensor, name: str) -> Float[Tensor, " pairs"]:
-    order, group = _sorted_ties(offsets, name)
-    counts = torch.bincount(group).double()
-    midranks = counts.cumsum(0) - (counts - 1) / 2
-    ranks = torch.empty(len(order), dtype=torch.float64, device=order.device)
-    ranks[order] = midranks[group] - (len(order) + 1) / 2
-    return ranks
-
-
-def _pearson_permuted(x: Rows, y: Rows) -> Callable[[Tensor], float]:
-    r, s = _offsets(x, y)
-    pairs = len(r) * (len(r) - 1)
-    scale = (_own_comoment(r, pairs, "x") * _own_comoment(s, pairs, "y")) ** 0.5
-    return lambda order: _comoment(r, s[order], pairs) / scale
-
-
-def _ranks_permuted(x: Rows, y: Rows, *, broken_ties: bool) -> Callable[[Tensor], float]:
-    r, s = _offsets(x, y)
-    first, second = _centred_ranks(r, "x"), _centred_ranks(s, "y")
-    i, j = _pairs_of(len(r), r.device)
-    matrix = torch.zeros(len(r), len(r), dtype=torch.float64, device=r.device)
-    matrix[i, j] = second
-    matrix += matrix.T.clone()
-    scale = (len(first) ** 3 - len(first)) / 12 if broken_ties else (first.norm() * second.norm()).item()
-    return lambda order: (first @ matrix[order[i], order[j]]).item() / scale
-
-
-def _pearson_reweighted(x: Rows, y: Rows) -> Callable[[Tensor], float]:
-    r, s = _offsets(x, y)
-
-    def value(weights: Tensor) -> float:
-        rows = weights.long().nonzero().squeeze(1).repeat_interleave(weights[weights > 0].long())
-        pairs = int(weights.sum()) ** 2 - int(weights.square().sum())
-        p, q = r[rows] - r[rows].mean(0), s[rows] - s[rows].mean(0)
-        return _comoment(p, q, pairs) / (_own_comoment(p, pairs, "x") * _own_comoment(q, pairs, "y")) ** 0.5
-
-    return value
-
-
-def _ranks_reweighted(x: Rows, y: Rows, *, broken_ties: bool) -> Callable[[Tensor], float]:
-    """Weighted midranks without sorting again: in the order of the full sample, weights are only accumulated."""
-    r, s = _offsets(x, y)
-    i, j = _pairs_of(len(r), r.device)
-    orders = [_sorted_ties(r, "x"), _sorted_ties(s, "y")]
-
-    def value(weights: Tensor) -> float:
-        weight = weights[i] * weights[j]
-        total = weight.sum()
-        ranks = []
-        for order, group in orders:
-            counts = torch.bincount(group, weights=weight[order])
-            midranks = counts.cumsum(0) - (counts - 1) / 2 - (total + 1) / 2
-            ranks.append(torch.empty_like(weight).index_copy_(0, order, midranks[group]))
-        first, second = ranks
-        product = (weight * first) @ second
-        if broken_ties:
-            return (12 * product / (total**3 - total)).item()
-        return (product / ((weight * first) @ first * ((weight * second) @ second)).sqrt()).item()
-
-    return value
+def _ranks(resampled: Callable, combine: Callable) -> Callable:
+    return lambda x, y, samples: resampled(*_prepared(x, y), samples, combine)
 
 
 _PERMUTED = {
     pearson_rsa: _pearson_permuted,
-    spearman_rsa: lambda x, y: _ranks_permuted(x, y, broken_ties=False),
-    rho_a: lambda x, y: _ranks_permuted(x, y, broken_ties=True),
+    spearman_rsa: _ranks(ranks_permuted, _spearman_of),
+    rho_a: _ranks(ranks_permuted, _rho_a_of),
 }
 _REWEIGHTED = {
     pearson_rsa: _pearson_reweighted,
-    spearman_rsa: lambda x, y: _ranks_reweighted(x, y, broken_ties=False),
-    rho_a: lambda x, y: _ranks_reweighted(x, y, broken_ties=True),
+    spearman_rsa: _ranks(ranks_reweighted, _spearman_of),
+    rho_a: _ranks(ranks_reweighted, _rho_a_of),
 }
