@@ -30,8 +30,9 @@ class Item:
 
     @property
     def text(self) -> str:
-        """Title and description, as the text encoders read them."""
-        return f"{self.title}. {self.description}" if self.description else self.title
+        """Title, category path and description, as the text encoders read them."""
+        parts = (self.title, ", ".join(self.category), self.description)
+        return ". ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)

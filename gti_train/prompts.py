@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+from gti_diag.errors import InputError
+
 from .catalogue import Catalogue, Item
 from .semantic_ids import SemanticIds
 
@@ -91,11 +93,11 @@ def grounding_examples(
     no description examples. Another epoch with other phrasings is the same call with another seed.
 
     Raises:
-        ValueError: an unknown kind, no kinds, or an item without a semantic ID.
+        InputError: an unknown kind, no kinds, or an item without a semantic ID.
     """
     unknown = [kind for kind in kinds if kind not in PHRASINGS]
     if unknown or not kinds:
-        raise ValueError(f"kinds {list(kinds)!r}: choose one or more of {', '.join(KINDS)}")
+        raise InputError(f"kinds {list(kinds)!r}: choose one or more of {', '.join(KINDS)}")
     rng = Random(seed)
     examples = []
     for item in catalogue.items:

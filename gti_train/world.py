@@ -1,9 +1,9 @@
 """A small world of products, written for this project, whose true hierarchy and tastes are known.
 
 Every item belongs to one shelf of a three-level tree (9 departments, 27 aisles, 81 shelves), comes from one of
-the aisle's brands, and has a make, a colour and a purpose; all of them show in its text. Users like a few aisles,
-keep to brands and colours, and move between the shelves of an aisle, so that histories can be predicted better
-than by chance. Only `random.Random` is used: its stream is the same on every platform, so a seed gives the same
+twelve brands, each with colours and a voice of its own, in one of ten editions (winter, beginner, mini, …) that cut
+across all shelves, and has a make, a colour and a purpose; all of them show in its text. Users like a few aisles, keep to a brand and a colour, and move between the shelves of an aisle,
+so that histories can be predicted better than by chance. Only `random.Random` is used: its stream is the same on every platform, so a seed gives the same
 bytes everywhere.
 """
 
@@ -11,34 +11,29 @@ from dataclasses import replace
 from random import Random
 
 from .catalogue import Catalogue, Event, Item
-from .world_words import Brand, Shelf, shelves
-
-COLOURS = (
-    "slate grey", "moss green", "brick red", "midnight blue", "sand", "charcoal", "mustard yellow", "ivory",
-    "burnt orange", "teal", "plum", "sky blue",
-)  # fmt: skip
+from .world_words import Brand, Shelf, brands, editions, shelves
 
 TITLES = (
-    "{brand} {range} {kind} {noun}, {colour}",
-    "{brand} {range}: {kind} {noun} in {colour}",
-    "{kind_} {noun} by {brand} ({range}, {colour})",
-    "{brand} {noun}, {kind}, {range} range, {colour}",
+    "{brand} {edition} {kind} {noun}, {colour}",
+    "{brand} {edition}: {kind} {noun} in {colour}",
+    "{kind_} {noun} by {brand} ({edition}, {colour})",
+    "{brand} {noun}, {kind}, {edition} edition, {colour}",
 )
 OPENINGS = (
-    "From the {range} range by {brand}, {manner} as ever.",
+    "From the {edition} edition by {brand}, {manner} as ever.",
     "{brand} made this {kind} {noun} for {use}.",
     "{kind_}, in {colour}, and meant for {use}.",
-    "A {noun_} from {brand}: {kind}, {manner}, made for {use}.",
+    "{a} {noun} from {brand}: {kind}, {manner}, made for {use}.",
     "Looking for something {kind} for {use}? {brand} had the same thought.",
-    "{brand} is known for being {manner}, and its {range} range shows why.",
+    "{brand} is known for being {manner}, and its {edition} edition shows why.",
 )
 OPENINGS_MANY = (
-    "From the {range} range by {brand}, {manner} as ever.",
+    "From the {edition} edition by {brand}, {manner} as ever.",
     "{brand} made these {kind} {noun} for {use}.",
     "{kind_}, in {colour}, and meant for {use}.",
     "{noun^} from {brand}: {kind}, {manner}, made for {use}.",
     "Looking for something {kind} for {use}? {brand} had the same thought.",
-    "{brand} is known for being {manner}, and its {range} range shows why.",
+    "{brand} is known for being {manner}, and its {edition} edition shows why.",
 )
 PURPOSES = (
     "Best for {use}, and welcome for {other}.",
@@ -48,17 +43,11 @@ PURPOSES = (
     "A sound choice for {use}; good company for {other}.",
 )
 COLOURINGS = (
-    "The {colour} finish suits the {range} range.",
+    "The {colour} finish suits the {edition} edition.",
     "This one comes in {colour}.",
     "Shown here in {colour}, from {brand}.",
     "The colour is {colour}.",
     "In {colour}, hard to mistake for anything but {brand}.",
-)
-PLACES = (
-    "You will find it under {aisle}, among the {shelf}.",
-    "One of our {shelf}.",
-    "Filed under {shelf}, in {aisle}.",
-    "A favourite of the {department} department.",
 )
 
 
@@ -89,36 +78,34 @@ def product_world(*, items: int = 800, users: int = 400, seed: int = 0) -> Catal
 
 def _product(identifier: str, shelf: Shelf, rng: Random) -> Item:
     brand = rng.choice(shelf.brands)
-    noun, kind, colour = rng.choice(shelf.nouns), rng.choice(shelf.kinds), rng.choice(_palette(brand))
+    noun, kind, colour = rng.choice(shelf.nouns), rng.choice(shelf.kinds), rng.choice(brand.colours)
     use, other = rng.sample(shelf.uses, 2)
+    edition = rng.choice(list(editions()))
     words = {
         "brand": brand.name,
-        "range": rng.choice(brand.ranges),
+        "edition": edition,
         "manner": brand.manner,
         "kind": kind,
         "kind_": _capital(kind),
         "noun": noun,
-        "noun_": noun,
+        "a": "An" if noun[0] in "aeio" else "A",
         "noun^": _capital(noun),
         "colour": colour,
         "use": use,
         "other": other,
-        "department": shelf.category[0].lower(),
-        "aisle": shelf.category[1],
-        "shelf": shelf.category[2].lower(),
     }
     return Item(
         id=identifier,
         title=rng.choice(TITLES).format_map(words),
-        description=_description(shelf, words, rng),
+        description=_description(shelf, brand, words, rng),
         category=shelf.category,
         brand=brand.name,
-        attributes={"make": kind, "colour": colour, "range": words["range"], "use": use},
+        attributes={"make": kind, "colour": colour, "edition": edition, "use": use},
     )
 
 
-def _description(shelf: Shelf, words: dict[str, str], rng: Random) -> str:
-    """Opening, two things it does, what it is for, and one or two of colour, place and closing."""
+def _description(shelf: Shelf, brand: Brand, words: dict[str, str], rng: Random) -> str:
+    """An opening, then in any order: what it does, its use or colour, and what brand, edition and place say."""
     many = _plural(shelf.nouns[0])
     subject = "They" if many else "It"
     first, second = rng.sample(shelf.features, 2)
@@ -129,15 +116,11 @@ def _description(shelf: Shelf, words: dict[str, str], rng: Random) -> str:
             f"The best part: {subject.lower()} {first}. {subject} {second}, too.",
         )
     )
-    middle = [doing, rng.choice(PURPOSES).format_map(words)]
-    rng.shuffle(middle)
-    tail = [
-        rng.choice(COLOURINGS).format_map(words),
-        rng.choice(PLACES).format_map(words),
-        rng.choice(shelf.closings),
-    ]
+    voices = (brand.voice, editions()[words["edition"]], shelf.aisle, shelf.department)
+    sentences = [doing, rng.choice(PURPOSES + COLOURINGS).format_map(words), *(rng.choice(voice) for voice in voices)]
+    rng.shuffle(sentences)
     opening = rng.choice(OPENINGS_MANY if many else OPENINGS).format_map(words)
-    return " ".join([opening, *middle, *rng.sample(tail, rng.choice((1, 2)))])
+    return " ".join([opening, *sentences])
 
 
 def _plural(noun: str) -> bool:
@@ -148,12 +131,6 @@ def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _palette(brand: Brand) -> tuple[str, ...]:
-    """The four colours that a brand keeps to: a fixed function of its name."""
-    start = sum(map(ord, brand.name)) % len(COLOURS)
-    return tuple(COLOURS[(start + step * 5) % len(COLOURS)] for step in range(4))
-
-
 def _histories(items: tuple[Item, ...], users: int, rng: Random) -> dict[str, tuple[Event, ...]]:
     aisles: dict[tuple[str, ...], list[Item]] = {}
     for item in items:
@@ -162,8 +139,7 @@ def _histories(items: tuple[Item, ...], users: int, rng: Random) -> dict[str, tu
     histories = {}
     for number in range(users):
         liked = rng.sample(names, min(len(names), rng.choice((1, 2, 2, 3))))
-        brands = {name: rng.choice(sorted({item.brand for item in aisles[name]})) for name in names}
-        colour = rng.choice(COLOURS)
+        brand, colour = rng.choice(brands()).name, rng.choice(brands()).colours[0]
         time = rng.randrange(0, 300)
         seen: list[Item] = []
         for _ in range(rng.randrange(5, 16)):
@@ -171,7 +147,7 @@ def _histories(items: tuple[Item, ...], users: int, rng: Random) -> dict[str, tu
             fresh = [item for item in aisles[aisle] if item not in seen]
             if not fresh:
                 continue
-            weights = [_appeal(item, brands[aisle], colour, seen) for item in fresh]
+            weights = [_appeal(item, brand, colour, seen) for item in fresh]
             chosen = rng.choices(fresh, weights)[0]
             seen.append(chosen)
             time += rng.randrange(1, 30)

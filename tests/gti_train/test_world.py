@@ -11,7 +11,7 @@ import pytest
 
 from gti_train.catalogue import write_catalogue
 from gti_train.world import product_world
-from gti_train.world_words import shelves
+from gti_train.world_words import brands, editions, shelves
 
 WRITE = "import sys; from gti_train import world, catalogue; "
 WRITE += "catalogue.write_catalogue(world.product_world(items=120, users=30, seed=5), sys.argv[1])"
@@ -45,7 +45,18 @@ def test_tree_has_three_full_levels():
     assert set(Counter(path[0] for path in set(paths)).values()) == {9}
     for shelf in shelves():
         assert (len(shelf.nouns), len(shelf.kinds), len(shelf.features), len(shelf.uses)) == (2, 4, 4, 3)
-        assert len(shelf.brands) == 2
+        assert len(shelf.aisle) == 2
+        assert len(shelf.department) == 3
+        assert len(shelf.brands) >= 6
+
+
+def test_brands_and_editions_have_a_voice():
+    departments = {shelf.category[0] for shelf in shelves()}
+    assert len(brands()) == len({brand.name for brand in brands()}) == 12
+    for brand in brands():
+        assert (len(brand.colours), len(brand.voice), len(brand.absent)) == (3, 4, 2)
+        assert set(brand.absent) < departments
+    assert [len(voice) for voice in editions().values()] == [4] * 10
 
 
 def test_items_are_spread_evenly_and_distinct(world):
@@ -63,17 +74,18 @@ def test_text_shows_what_the_attributes_say(world):
         assert item.attributes["make"].lower() in text
         assert item.attributes["colour"] in text
         assert "{" not in text
-        assert 3 <= item.description.count(".") + item.description.count("?") <= 9
+        assert 3 <= item.description.count(".") + item.description.count("?") <= 11
 
 
-def test_brands_keep_to_one_aisle_and_four_colours(world):
-    aisles, colours = {}, {}
+def test_items_keep_to_their_brand_and_edition(world):
+    known = {brand.name: brand for brand in brands()}
     for item in world.items:
-        aisles.setdefault(item.brand, set()).add(item.category[:2])
-        colours.setdefault(item.brand, set()).add(item.attributes["colour"])
-    assert len(aisles) == 54
-    assert {len(found) for found in aisles.values()} == {1}
-    assert max(len(found) for found in colours.values()) <= 4
+        brand = known[item.brand]
+        assert item.attributes["colour"] in brand.colours
+        assert item.attributes["edition"] in item.title
+        assert item.category[0] not in brand.absent
+        for voice in (brand.voice, editions()[item.attributes["edition"]]):
+            assert any(sentence in item.description for sentence in voice)
 
 
 def test_histories_are_ordered_without_repeats_and_coherent(world):
