@@ -1,6 +1,7 @@
 """Which tensor is the embedding: architecture families as data, tried in order.
 
-A name matches when it equals the pattern or ends in "." + pattern, after wrapper prefixes are dropped.
+A name matches when it equals the pattern or ends in "." + pattern, after wrapper prefixes are dropped; a pattern that
+begins with "=" must be the whole name.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,11 +20,11 @@ class Layout:
 
 
 LAYOUTS = (
-    Layout("Llama, Qwen, Mistral, Gemma, Phi, MoE", "model.embed_tokens.weight", ("lm_head.weight",)),
     Layout("multimodal wrapper", "language_model.model.embed_tokens.weight",
            ("language_model.lm_head.weight", "lm_head.weight")),
     Layout("multimodal wrapper", "language_model.embed_tokens.weight", ("language_model.lm_head.weight", "lm_head.weight")),
     Layout("multimodal wrapper", "text_model.embed_tokens.weight", ("lm_head.weight",)),
+    Layout("Llama, Qwen, Mistral, Gemma, Phi, MoE", "model.embed_tokens.weight", ("lm_head.weight",)),
     Layout("T5, mT5, BART", "shared.weight", ("lm_head.weight",)),
     Layout("OPT", "decoder.embed_tokens.weight", ("lm_head.weight",)),
     Layout("GPT-2, GPT-J, Falcon", "wte.weight", ("lm_head.weight",)),
@@ -41,8 +42,8 @@ LAYOUTS = (
     Layout("GPT-NeoX without head", "embed_in.weight", ("embed_out.weight",)),
     Layout("BLOOM without head", "word_embeddings.weight", ("lm_head.weight",)),
     Layout("text encoder", "token_embedding.weight", ()),
-    Layout("static embedding", "embedding.weight", ()),
-    Layout("static embedding", "embeddings", ()),
+    Layout("static embedding", "=embedding.weight", ()),
+    Layout("static embedding", "=embeddings", ()),
 )  # fmt: skip
 
 PREFIXES = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "base_model.model.", "_forward_module.")
@@ -56,19 +57,30 @@ def bare(name: str) -> str:
     return name
 
 
-def find(names: Iterable[str]) -> tuple[Layout, str, str | None] | None:
-    """The first layout whose input matrix is there, with the input's and the head's (or None) full names."""
+@dataclass(frozen=True)
+class Found:
+    """A layout that fits: full names of the input matrix, of the head (or None), and of other tensors like the input."""
+
+    layout: Layout
+    input: str
+    output: str | None
+    others: tuple[str, ...]
+
+
+def find(names: Iterable[str]) -> Found | None:
+    """The first layout whose input matrix is there; of several such tensors, the one with the shortest name."""
     by_bare = {bare(name): name for name in sorted(names)}
 
-    def match(pattern: str) -> str | None:
-        hits = [name for key, name in by_bare.items() if key == pattern or key.endswith("." + pattern)]
-        return min(hits, key=len) if hits else None
+    def matches(pattern: str) -> list[str]:
+        whole = pattern.removeprefix("=")
+        ends = "." + whole if whole == pattern else "\0"
+        return sorted((name for key, name in by_bare.items() if key == whole or key.endswith(ends)), key=len)
 
     for layout in LAYOUTS:
-        found = match(layout.input)
-        if found is not None:
-            heads = (match(pattern) for pattern in layout.output)
-            return layout, found, next((head for head in heads if head is not None), None)
+        inputs = matches(layout.input)
+        if inputs:
+            heads = [head for pattern in layout.output for head in matches(pattern)[:1]]
+            return Found(layout, inputs[0], heads[0] if heads else None, tuple(inputs[1:]))
     return None
 
 

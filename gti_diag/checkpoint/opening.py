@@ -110,10 +110,12 @@ def _matrices(
     if tensor is not None and tensor not in tensors:
         near = ", ".join(m.name for m in layouts.candidates(tensors, _sizes(config, vocabulary))[:4])
         raise bad(path, f"has no tensor {tensor!r}", f"candidates: {near}" if near else "")
-    if found is not None and tensor in (None, found[1]):
-        layout, matrices = found[0].family, {"input": tensors[found[1]]}
-        if found[2] is not None:
-            matrices["output"] = tensors[found[2]]
+    if found is not None and tensor in (None, found.input):
+        layout, matrices = found.layout.family, {"input": tensors[found.input]}
+        if found.output is not None:
+            matrices["output"] = tensors[found.output]
+        if found.others:
+            notes = (f"took {found.input!r}; {', '.join(found.others)} would fit too (choose with --tensor)",)
     elif tensor is not None:
         layout, matrices = "chosen by name", {"input": tensors[tensor]}
     else:
@@ -177,8 +179,8 @@ def _adapter_checkpoint(
     found = adapter(str(path), config, tensors)
     base = _base(path, config, tensor)
     entry = base.matrices["input"]
-    head_name = base.matrices["output"].name if "output" in base.matrices else _head_name(base)
-    given = adapted(found, entry, layouts.bare(entry.name).removesuffix(".weight"))
+    head_name = _module(base.matrices["output"]) if "output" in base.matrices else _head_name(base)
+    given = adapted(found, entry, _module(entry))
     assert given is not None
     matrices = {"input": given}
     # A tied head that the adapter touches starts from the input matrix and leaves it.
@@ -188,7 +190,7 @@ def _adapter_checkpoint(
     before = base.matrices.get("output", entry if touched is not None else None)
     head = adapted(found, before, head_name)
     if head is not None:
-        matrices["output"] = dataclasses.replace(head, name=f"{head_name}.weight" if before is entry else head.name)
+        matrices["output"] = dataclasses.replace(head, name=f"{head_name}.weight") if before is entry else head
     vocabulary = read_vocabulary(folder) or base.vocabulary
     tied, notes = _tied(matrices, base.config, vocabulary) if head is not None else (base.tied, ())
     changed = [role for role, matrix in matrices.items() if matrix is not base.matrices.get(role)]
@@ -206,6 +208,10 @@ def _adapter_checkpoint(
         sidecar=_sidecar((folder,), matrices["input"]) or base.sidecar,
         notes=(told, *base.notes, *notes),
     )
+
+
+def _module(matrix: Matrix) -> str:
+    return layouts.bare(matrix.name).removesuffix(".weight")
 
 
 def _head_name(base: Checkpoint) -> str:

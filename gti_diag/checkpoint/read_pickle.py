@@ -4,6 +4,7 @@ Loading under FakeTensorMode builds tensors that know their byte offset but hold
 Source: https://docs.pytorch.org/docs/stable/notes/serialization.html (torch.load with FakeTensorMode).
 """
 
+import math
 import pickle
 import re
 from collections.abc import Iterator, Mapping
@@ -28,17 +29,16 @@ def read_pickle(folder: Folder, file: str) -> dict[str, Matrix]:
     return read_window(folder, file, 0, None)
 
 
-def read_window(folder: Folder, file: str, start: int, stop: int | None) -> dict[str, Matrix]:
-    """The same for a torch.save archive that is bytes `start` to `stop` of a file."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
+def read_window(
+    folder: Folder, file: str, start: int, stop: int | None, *, shape: tuple[int, ...] | None = None
+) -> dict[str, Matrix]:
+    """The same for a torch.save archive that is bytes `start` to `stop` of a file; flat tensors take `shape` if it fits."""
     where, window = f"{folder.root}/{file}", Window(folder, file, start, stop)
     zipped = window.read(4) == b"PK\x03\x04"
     window.seek(0)
     if not zipped:
         return _old(window, where)
-    with FakeTensorMode():
-        found = load(window, where)
+    found = described(window, where)
     end = start + window.length
     tensors = {}
     for name, tensor in flat(found):
@@ -48,10 +48,19 @@ def read_window(folder: Folder, file: str, start: int, stop: int | None) -> dict
         first = start + offset + tensor.storage_offset() * tensor.element_size()
         if first + tensor.numel() * tensor.element_size() > end:
             raise bad(where, f"tensor {name!r} ends beyond the file", "it is truncated: copy or download it again")
-        tensors[name] = stored_rows(
-            folder, file, name=name, offset=first, shape=tuple(tensor.shape), dtype=tensor.dtype
-        )
+        whole = tuple(tensor.shape)
+        if shape is not None and len(whole) == 1 and math.prod(shape) == whole[0]:
+            whole = shape
+        tensors[name] = stored_rows(folder, file, name=name, offset=first, shape=whole, dtype=tensor.dtype)
     return tensors
+
+
+def described(window: Window, where: str) -> object:
+    """The pickled object with tensors that hold no data but know their byte offset."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        return load(window, where)
 
 
 def _old(window: Window, where: str) -> dict[str, Matrix]:
