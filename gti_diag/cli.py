@@ -40,6 +40,10 @@ Reference = Annotated[
     Path | None,
     typer.Option(help="Vectors the new tokens should resemble: .npy .npz .safetensors .pt, n × k or keyed by token."),
 ]
+Items = Annotated[
+    Path | None,
+    typer.Option(help="JSON of item to code tokens (sids.json, *.index.json): adds measures of shared prefixes."),
+]
 MatrixName = Annotated[str, typer.Option("--matrix", help="input | output | both (what exists, by default).")]
 Out = Annotated[Path | None, typer.Option(help="Folder for the report [default: gti-report/NAME].")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the results to this one file as well.")]
@@ -58,6 +62,7 @@ def analyze(
     base: Base = None,
     new: New = "auto",
     reference: Reference = None,
+    items: Items = None,
     matrix: MatrixName = "auto",
     tensor: Tensor = None,
     out: Out = None,
@@ -70,7 +75,9 @@ def analyze(
     quiet: Quiet = False,
 ) -> None:
     """Measure one checkpoint's embedding rows, give the verdict, write report and figures."""
-    options = _options(base=base, new=new, reference=reference, matrix=matrix, tensor=tensor, seed=seed, device=device)
+    options = _options(
+        base=base, new=new, reference=reference, items=items, matrix=matrix, tensor=tensor, seed=seed, device=device
+    )
     _analyze(
         [checkpoint],
         options,
@@ -89,6 +96,7 @@ def compare(
     base: Base = None,
     new: New = "auto",
     reference: Reference = None,
+    items: Items = None,
     matrix: MatrixName = "auto",
     tensor: Tensor = None,
     out: Out = None,
@@ -101,7 +109,9 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Measure several checkpoints side by side: one table, figures with a panel or line for each."""
-    options = _options(base=base, new=new, reference=reference, matrix=matrix, tensor=tensor, seed=seed, device=device)
+    options = _options(
+        base=base, new=new, reference=reference, items=items, matrix=matrix, tensor=tensor, seed=seed, device=device
+    )
     _analyze(
         checkpoints,
         options,
@@ -199,6 +209,9 @@ def parse_bytes(text: str) -> int:
     if size < 64 * 10**6:
         raise InputError(f"--max-memory {text!r} is under 64MB, too little to hold a tile of rows")
     return size
+
+
+from . import commands_gate, commands_look  # noqa: E402, F401  (they register their commands on `app`)
 
 
 def main() -> None:

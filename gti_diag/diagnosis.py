@@ -13,11 +13,13 @@ from torch import Tensor
 from . import exhibits, verdict
 from .checkpoint import Checkpoint, Matrix, open_checkpoint
 from .errors import InputError
-from .group_measures import dtype_name, group_measures, relate, text_null
+from .group_measures import dtype_name, group_measures, text_null
 from .group_rows import hold
+from .levels import hierarchy_summary, read_items
 from .reference import load_reference
 from .report import SCHEMA, canonical
 from .resemblance import resemblance
+from .text_relation import isotropic_null, main_axes, neighbours, relate
 from .tokens import Group, Partition, partition
 
 Progress = Callable[[str, float | None], None]
@@ -73,6 +75,7 @@ def diagnose(
     base: Checkpoint | str | Path | None = None,
     new: str = "auto",
     reference: str | Path | None = None,
+    items: str | Path | None = None,
     matrix: str = "auto",
     tensor: str | None = None,
     seed: int = 0,
@@ -88,6 +91,7 @@ def diagnose(
         base: the checkpoint it was extended from; tells which rows are new and whether old ones moved.
         new: which tokens are new: auto, a regular expression, id ranges, or @file.
         reference: vectors the new tokens should resemble; the sidecar's codebooks if None.
+        items: JSON of item -> code tokens, for the measures of shared prefixes.
         matrix: input, output, both, or auto (input, and output when a separate head is stored).
         tensor: name of the embedding tensor where the layout is unknown.
         max_memory: bytes to stay under; groups whose rows exceed a quarter of it are streamed and sampled.
@@ -101,7 +105,7 @@ def diagnose(
     base = base if base is None or isinstance(base, Checkpoint) else open_checkpoint(base)
     progress("finding tokens", None)
     parts = partition(opened, new=new, base=base)
-    vectors, source = _reference(opened, parts, reference)
+    given = _given(opened, parts, reference, items)
     chosen = _matrices(opened, matrix)
     return canonical(
         {
@@ -121,7 +125,7 @@ def diagnose(
                     parts,
                     settings,
                     progress,
-                    reference=(vectors, source),
+                    given=given,
                     base=_same(base, name),
                 )
                 for name in chosen
@@ -167,21 +171,33 @@ def _counts(group: Group) -> dict:
     return {"count": group.count, "levels": None if levels is None else len(levels), "level_counts": levels}
 
 
-def _reference(checkpoint: Checkpoint, parts: Partition, given: str | Path | None) -> tuple[Tensor | None, str | None]:
+@dataclass(frozen=True)
+class Given:
+    """What the user knows of the new tokens: vectors they should resemble (tokens × k), items that they code."""
+
+    vectors: Tensor | None
+    source: str | None
+    items: Tensor | None
+
+
+def _given(checkpoint: Checkpoint, parts: Partition, reference: str | Path | None, items: str | Path | None) -> Given:
     new = parts.groups.get("new")
-    if given is None:
-        named = (checkpoint.sidecar or {}).get("codebooks")
+    for file, what in ((reference, "reference"), (items, "item table")):
+        if file is not None and new is None:
+            article = "an" if what[0] in "aeiou" else "a"
+            raise InputError(f"{file}: {article} {what} is for new tokens, but there are none ({parts.rule})")
+    if reference is None and new is not None and checkpoint.sidecar is not None and parts.rule.startswith("gti.json"):
+        named = checkpoint.sidecar.get("codebooks")
         file = None if named is None else Path(checkpoint.path) / named
-        if new is None or file is None or not file.is_file() or "gti.json" not in parts.rule:
-            return None, None
-        return load_reference(file, new.tokens), str(file)
-    if new is None:
-        raise InputError(f"{given}: a reference is for new tokens, but there are none ({parts.rule})")
-    return load_reference(given, new.tokens), str(given)
+        reference = file if file is not None and file.is_file() else None
+    table = None if items is None or new is None else read_items(items, new.tokens, new.levels)
+    if reference is None or new is None:
+        return Given(None, None, table)
+    return Given(load_reference(reference, new.tokens), str(reference), table)
 
 
 def _analyse(
-    matrix: Matrix, parts: Partition, settings: Settings, progress: Progress, *, reference, base: Matrix | None
+    matrix: Matrix, parts: Partition, settings: Settings, progress: Progress, *, given: Given, base: Matrix | None
 ) -> dict:
     groups, held, moments = {}, {}, {}
     for name, group in parts.groups.items():
@@ -205,13 +221,19 @@ def _analyse(
         size = new.count if new else 0
         found["null"] = text_null(text.rows, size, generator=settings.generator("null"), progress=progress)
     if text is not None and new is not None:
-        relate(groups["new"], groups["text"], moments=moments)
+        relate(groups["new"], groups["text"], held, moments)
+        if found["null"] is not None and groups["text"]["dispersion"]:
+            axes = main_axes(moments["text"])
+            found["null"]["isotropic"] = isotropic_null(new.count, axes, generator=settings.generator("isotropic"))
         progress("neighbours and map", None)
         found |= exhibits.gather(text, new, generator=settings.generator)
+        found["neighbours"] = neighbours(text, new)
     if new is not None:
-        vectors, source = reference
-        progress("RSA", None)
-        if vectors is not None:
-            vectors = vectors[new.places].to(new.rows.device)
-            found["rsa"] = resemblance(new.rows, vectors, new.levels, source=source, generator=settings.generator)
+        progress("hierarchy", None)
+        items = given.items if not new.sampled else None  # the table counts places among all new tokens
+        found["hierarchy"] = hierarchy_summary(new.rows, new.levels, items)
+        if given.vectors is not None:
+            progress("RSA", None)
+            vectors = given.vectors[new.places].to(new.rows.device)
+            found["rsa"] = resemblance(new.rows, vectors, new.levels, source=given.source, generator=settings.generator)
     return {"rsa": None, "hierarchy": None, "neighbours": None, **found, "verdict": verdict.judge(found)}

@@ -3,15 +3,17 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import geometry, spectra
+from . import dimension, geometry, spectra
 from .group_rows import GroupRows
 
 LISTED = 4096  # singular values kept in a report
 MEDIAN_ROWS = 16_384  # a median over more rows costs a sort of each column and changes nothing
+NEIGHBOURHOOD_ROWS = 4096
 NULL_SAMPLES = (8, 40)  # at least, at most
 NULL_WORK = 4e11  # multiply-adds that all null spectra together may cost: about two seconds on two cores
 
@@ -72,6 +74,23 @@ def shape(moments_or_rows: spectra.Moments | Tensor, *, floor_reason: str | None
     return found
 
 
+def neighbourhoods(rows: Tensor, dtype: torch.dtype, *, floor_reason: str | None) -> Measured:
+    """Measures of who is near whom, on at most 4,096 evenly chosen rows: they cost the square of their number."""
+    found = Measured()
+    some = _some(rows, NEIGHBOURHOOD_ROWS)
+    found.add("near_duplicates", lambda: round(dimension.near_duplicates(some, dtype) / len(some) * len(rows)))
+    found.add("uniformity", lambda: dimension.uniformity(some))
+    found.add("two_nn", lambda: _shape_of(floor_reason, dimension.two_nn, some))
+    found.add("hubness", lambda: _shape_of(floor_reason, dimension.hubness, some))
+    return found
+
+
+def _shape_of(reason: str | None, measure: Callable[..., float], *arguments: Any) -> float:
+    if reason is not None:
+        raise ValueError(reason)
+    return measure(*arguments)
+
+
 def floor_reason(dispersion: float, floor: float, dtype: str) -> str | None:
     """Why centred shapes mean nothing when the rows differ by no more than the storage dtype's rounding."""
     if dispersion == 0:
@@ -103,12 +122,15 @@ def group_measures(held: GroupRows) -> tuple[dict, spectra.Moments]:
     zero = int((norms == 0).sum())
     nonzero = rows[(rows != 0).any(1)] if zero else rows
     found = spread(nonzero if len(nonzero) else rows, moments)
-    found.add("median_dispersion", lambda: geometry.median_dispersion(_some(rows)))
+    found.add("median_dispersion", lambda: geometry.median_dispersion(_some(rows, MEDIAN_ROWS)))
     floor = geometry.precision_floor(rows, matrix.dtype)
     reason = floor_reason(found.values["dispersion"] or 0.0, floor, dtype_name(matrix.dtype))
     wide = len(rows) < rows.shape[1] and not held.sampled
     shapes = shape(rows if wide else moments, floor_reason=reason)
     s = shapes.values["singular_values"]
+    local = neighbourhoods(nonzero, matrix.dtype, floor_reason=reason)
+    local.add("isoscore", lambda: _shape_of(
+        reason, dimension.isoscore, shapes.values["singular_values_centred"], rows.shape[1]))  # fmt: skip
     values = {
         "count": held.count,
         "sampled": len(rows) if held.sampled else None,
@@ -118,32 +140,20 @@ def group_measures(held: GroupRows) -> tuple[dict, spectra.Moments]:
         "numerical_rank": spectra.numerical_rank(s, shape=(held.count, matrix.shape[1]), dtype=matrix.dtype),
         **found.values,
         "precision_floor": floor,
+        **local.values,
+        "neighbourhood_rows": min(len(nonzero), NEIGHBOURHOOD_ROWS),
         "norm": norm_summary(norms),
-        "undefined": shapes.undefined | found.undefined,
+        "undefined": shapes.undefined | found.undefined | local.undefined,
     }
     for key in ("singular_values", "singular_values_centred"):
         values[key] = values[key][:LISTED]
     return values, moments
 
 
-def relate(new: dict, text: dict, *, moments: dict[str, spectra.Moments]) -> None:
-    """Add to the new group's measures those that compare it with the text group."""
-    found = Measured()
-    found.add("dispersion_ratio", lambda: _ratio(new["dispersion"], text["dispersion"]))
-    found.add("median_dispersion_ratio", lambda: _ratio(new["median_dispersion"], text["median_dispersion"]))
-    new |= found.values
-    new["undefined"] |= found.undefined
-
-
-def _ratio(value: float | None, of: float | None) -> float:
-    if value is None or not of:
-        raise ValueError("the text rows have no dispersion to compare with")
-    return value / of
-
-
-def _some(rows: Tensor) -> Tensor:
-    places = torch.linspace(0, len(rows) - 1, MEDIAN_ROWS).round().long().to(rows.device)
-    return rows[places] if len(rows) > MEDIAN_ROWS else rows
+def _some(rows: Tensor, most: int) -> Tensor:
+    if len(rows) <= most:
+        return rows
+    return rows[torch.linspace(0, len(rows) - 1, most).round().long().to(rows.device)]
 
 
 def dtype_name(dtype: torch.dtype) -> str:

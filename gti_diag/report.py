@@ -66,7 +66,7 @@ def read(path: str | Path) -> list[dict]:
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else None
         raise InputError(f"{file} has schema {found!r}, this gti-diag reads schema {SCHEMA}: run analyze again")
-    return content["analyses"] if "analyses" in content else [content]
+    return content.get("analyses", [content])
 
 
 def write(

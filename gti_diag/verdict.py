@@ -26,15 +26,20 @@ THRESHOLDS = {
         "(8e-5 after bf16 rounding); the least spread rows that still carried structure, 50 grounding steps after a "
         "mean start, at 0.07. 0.01 is far from both.",
     ),
-    "distinct_share": Threshold(
-        0.9,
-        "Share of rows that no other row repeats to within rounding. Trained vocabularies have almost no repeats "
-        "outside padding; a tenth of the codes sharing one row is already a tenth of the items confused.",
+    "twin_share": Threshold(
+        0.1,
+        "Share of rows with another row within rounding. Trained vocabularies have almost none outside padding; "
+        "a tenth of the codes with a twin is already a tenth of the items confused.",
     ),
     "effective_rank_share": Threshold(
         0.5,
         "Centred effective rank over the least of equally many text rows. Rows grounded for a few dozen steps reach "
         "0.7 or more; sixteen distinct rows repeated 64 times reach about 0.1.",
+    ),
+    "noise_rank_share": Threshold(
+        0.99,
+        "Centred effective rank over that of Gaussian noise of the same size. Independent draws reach 1.00; trained "
+        "text rows, whose directions differ in weight, stay below.",
     ),
     "rsa_p_value": Threshold(0.05, "The usual level of a one-sided Mantel test; the interval must exclude 0 as well."),
 }
@@ -110,11 +115,11 @@ def _collapsed(matrix: dict, new: dict) -> Iterator[Reason]:
 
 
 def _degenerate(matrix: dict, new: dict) -> Iterator[Reason]:
-    least = THRESHOLDS["distinct_share"].value
-    distinct = new.get("distinct_rows") or new["unique_rows"]
-    if new["count"] > 1 and distinct < least * new["count"]:
-        text = f"only {distinct:,} of {new['count']:,} rows are distinct to within rounding"
-        yield _reason("distinct_rows", distinct, f"at least {least:.0%} of {new['count']:,}", text)
+    most = THRESHOLDS["twin_share"].value
+    twins = new.get("near_duplicates")
+    if new["count"] > 1 and twins is not None and twins > most * new["count"]:
+        text = f"{twins:,} of {new['count']:,} rows have a twin within rounding; {new['unique_rows']:,} are distinct as stored"
+        yield _reason("near_duplicates", twins, f"at most {most:.0%} of {new['count']:,}", text)
     band = ((matrix.get("null") or {}).get("measures") or {}).get("effective_rank_centred")
     rank = new.get("effective_rank_centred")
     if band and rank is not None:
@@ -133,14 +138,14 @@ def _unstructured(matrix: dict, new: dict) -> Iterator[Reason]:
         if not _related(rsa["pearson"]):
             yield _rsa_reason(rsa, "shows no relation")
         return
-    isotropic = (matrix.get("null") or {}).get("isotropic")
-    if isotropic and _looks_isotropic(new, isotropic):
+    noise = (matrix.get("null") or {}).get("isotropic")
+    if noise and _looks_isotropic(new, noise):
+        energy, band = new["text_subspace_energy"], noise["text_subspace_energy"]
         text = (
-            f"the rows fill the space like independent noise: {_percent(new['text_subspace_energy'])} of their spread "
-            f"lies in the vocabulary's main directions, chance is {_percent(isotropic['text_subspace_energy'])}"
+            f"the rows fill the space like independent noise: {_percent(energy)} of their spread lies in the "
+            f"vocabulary's {noise['axes']} main directions, where chance puts {_percent(band['chance'])}"
         )
-        expected = f"above {isotropic['text_subspace_energy']:.3g}"
-        yield _reason("text_subspace_energy", new["text_subspace_energy"], expected, text)
+        yield _reason("text_subspace_energy", energy, f"above {band['high']:.3g}", text)
 
 
 def _healthy(matrix: dict, new: dict) -> Iterator[Reason]:
@@ -173,13 +178,15 @@ def _rsa_reason(rsa: dict, claim: str) -> Reason:
     return _reason("rsa_pearson", pearson["value"], "interval above 0 and p < 0.05", text)
 
 
-def _looks_isotropic(new: dict, isotropic: dict) -> bool:
+def _looks_isotropic(new: dict, noise: dict) -> bool:
     """Both the spectrum and the place of the rows are those of independent Gaussian noise of their size."""
     rank, energy = new.get("effective_rank_centred"), new.get("text_subspace_energy")
     if rank is None or energy is None:
         return False
-    low, high = isotropic["text_subspace_energy_band"]
-    return rank >= isotropic["effective_rank_centred_band"][0] and low <= energy <= high
+    return (
+        rank >= THRESHOLDS["noise_rank_share"].value * noise["effective_rank_centred"]["low"]
+        and energy <= noise["text_subspace_energy"]["high"]
+    )
 
 
 def _percent(share: float) -> str:

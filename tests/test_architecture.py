@@ -30,7 +30,21 @@ ROOMS: list[tuple[str, set[str]]] = [
     ("core", CORE),
     ("checkpoint", {"gti_diag.checkpoint"}),
     ("tokens", {"gti_diag.tokens"}),
-    ("composition", {f"gti_diag.{n}" for n in ("group_measures", "exhibits", "resemblance", "reference", "explain")}),
+    (
+        "composition",
+        {
+            f"gti_diag.{n}"
+            for n in (
+                "group_rows",
+                "group_measures",
+                "exhibits",
+                "text_relation",
+                "resemblance",
+                "reference",
+                "explain",
+            )
+        },
+    ),
     ("verdict", {"gti_diag.verdict"}),
     ("render", {"gti_diag.render"}),
     ("report", {"gti_diag.report"}),
