@@ -30,12 +30,13 @@ def norms(rows: Float[Tensor, "tokens dim"] | Iterable[Tensor]) -> Float[Tensor,
 
 
 def centroid(rows: Float[Tensor, "tokens dim"]) -> Float[Tensor, " dim"]:
-    """x̄ = Σ xᵢ / n, summed in float64.
+    """x̄ = Σ xᵢ / n, in float64 and from the first row, so that identical rows have exactly themselves as mean.
 
     Raises: ValueError if there are no rows.
     """
     _need_rows(rows, 1, "a centroid")
-    return sum(tile.double().sum(0) for tile in _tiles(rows)) / len(rows)
+    origin = rows[0].double()
+    return origin + sum((tile.double() - origin).sum(0) for tile in _tiles(rows)) / len(rows)
 
 
 def dispersion(rows: Float[Tensor, "tokens dim"]) -> float:
@@ -44,9 +45,8 @@ def dispersion(rows: Float[Tensor, "tokens dim"]) -> float:
     Raises: ValueError if there are no rows.
     """
     _need_rows(rows, 1, "dispersion")
-    origin = rows[0].double()  # identical rows become exact zeros; minus a rounded mean they need not
-    middle = sum((tile.double() - origin).sum(0) for tile in _tiles(rows)) / len(rows)
-    squares = sum(float(((tile.double() - origin - middle) ** 2).sum()) for tile in _tiles(rows))
+    middle = centroid(rows)
+    squares = sum(float(((tile.double() - middle) ** 2).sum()) for tile in _tiles(rows))
     return (squares / len(rows)) ** 0.5
 
 
@@ -59,7 +59,9 @@ def median_dispersion(rows: Float[Tensor, "tokens dim"]) -> float:
     Source: Rousseeuw & Leroy, Robust Regression and Outlier Detection (1987), §7.1.
     """
     _need_rows(rows, 1, "median dispersion")
-    middle = torch.cat([columns.median(0).values for columns in rows.split(64, dim=1)])
+    # Contiguous: torch's median is wrong on expanded rows, whose stride is 0.
+    columns = (part.T.contiguous() for part in rows.split(64, dim=1))
+    middle = torch.cat([part.median(1).values for part in columns])
     return float(norms(tile.double() - middle.double() for tile in _tiles(rows)).median())
 
 
@@ -86,20 +88,11 @@ def directions(
 
     Difference and norm are taken in float64, so rows that hug c keep their direction.
 
-    Raises: ValueError if a row equals c: it has no direction.
+    Raises: ValueError if a row equals c, or there are no rows.
     """
+    _need_rows(rows, 1, "a direction")
     work = torch.float64 if rows.dtype == torch.float64 else torch.float32
-    units = torch.empty(rows.shape, dtype=work, device=rows.device)
-    for start in range(0, len(rows), TILE_ROWS):
-        wide = rows[start : start + TILE_ROWS].double()
-        wide = wide if centre is None else wide - centre.double()
-        lengths = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
-        if not bool((lengths > 0).all()):
-            row = start + int((lengths[:, 0] == 0).nonzero()[0])
-            fault = "is all zeros" if centre is None else "equals the centre"
-            raise ValueError(f"row {row} {fault}: its cosines are undefined")
-        units[start : start + TILE_ROWS] = wide / lengths
-    return units
+    return torch.cat([units.to(work) for units in _unit_tiles(rows, centre)])
 
 
 def mean_cosine(rows: Float[Tensor, "tokens dim"], *, centred: bool = False) -> float:
@@ -111,9 +104,8 @@ def mean_cosine(rows: Float[Tensor, "tokens dim"], *, centred: bool = False) -> 
     Source: Ethayarajh, How contextual are contextualized word representations? (EMNLP 2019), unsampled.
     """
     _need_rows(rows, 2, "mean cosine")
-    centre = centroid(rows) if centred else torch.zeros(rows.shape[1], device=rows.device)
-    total = sum(directions(tile.double() - centre).sum(0) for tile in _tiles(rows))
-    return float((total @ total - len(rows)) / (len(rows) * (len(rows) - 1)))
+    total = sum(units.sum(0) for units in _unit_tiles(rows, centroid(rows) if centred else None))
+    return min(1.0, float((total @ total - len(rows)) / (len(rows) * (len(rows) - 1))))
 
 
 def cosine_matrix(rows: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens tokens"]:
@@ -127,7 +119,7 @@ def cosine_matrix(rows: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens to
 
 
 def block_mean_cosine(
-    rows: Float[Tensor, "tokens dim"], blocks: Int[Tensor, " tokens"]
+    rows: Float[Tensor, "tokens dim"], blocks: Int[Tensor, " numbers"]
 ) -> Float[Tensor, "blocks blocks"]:
     """Mean cosine between blocks A and B of rows: S_A·S_B / (n_A n_B), S = Σ uᵢ; within A without self pairs.
 
@@ -140,20 +132,30 @@ def block_mean_cosine(
     _need_rows(rows, 1, "a block mean")
     sizes = torch.bincount(blocks).double()
     if bool((sizes == 0).any()):
-        raise ValueError(
-            f"block {int((sizes == 0).nonzero()[0])} has no rows: number the blocks without gaps"
-        )
+        raise ValueError(f"block {int((sizes == 0).nonzero()[0])} has no rows: number the blocks without gaps")
     sums = torch.zeros(len(sizes), rows.shape[1], dtype=torch.float64, device=rows.device)
-    for tile, part in zip(_tiles(rows), blocks.split(TILE_ROWS), strict=True):
-        sums.index_add_(0, part, directions(tile).double())
+    for units, part in zip(_unit_tiles(rows, None), blocks.split(TILE_ROWS), strict=True):
+        sums.index_add_(0, part, units)
     means = (sums @ sums.T) / torch.outer(sizes, sizes)
     within = ((sums**2).sum(1) - sizes) / (sizes * (sizes - 1))
-    return means.diagonal_scatter(within)
+    return means.diagonal_scatter(torch.where(sizes > 1, within, torch.nan))
 
 
 def _need_rows(rows: Tensor, least: int, what: str) -> None:
     if len(rows) < least:
         raise ValueError(f"{len(rows)} rows: {what} needs at least {least}")
+
+
+def _unit_tiles(rows: Tensor, centre: Tensor | None) -> Iterator[Tensor]:
+    start = 0
+    for tile in _tiles(rows):
+        wide = tile.double() if centre is None else tile.double() - centre.double()
+        lengths = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+        if not bool((lengths > 0).all()):
+            row, fault = start + int((lengths[:, 0] == 0).nonzero()[0]), "is all zeros"
+            raise ValueError(f"row {row} {fault if centre is None else 'equals the centre'}: its cosines are undefined")
+        yield wide / lengths
+        start += len(tile)
 
 
 def _tiles(rows: Tensor | Iterable[Tensor]) -> Iterator[Tensor]:

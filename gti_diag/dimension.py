@@ -1,0 +1,140 @@
+"""How rows fill space: isotropy, uniformity on the sphere, intrinsic dimension, hubs and near-duplicates."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+TILE_ROWS = 4096
+SPARE = 4  # nearest rows, by float32 distance, whose distances are then taken in float64
+
+
+def isoscore(s_centred: Float[Tensor, " rank"], dim: int) -> float:
+    """IsoScore = (PR − 1) / (dim − 1), PR = (Σλ)²/Σλ² of the centred rows' λ = σ². 0: one direction; 1: isotropic.
+
+    The published definition goes through an "isotropy defect"; the two are identical algebraically.
+
+    Raises: ValueError if dim < 2 or less than the number of singular values, or all of these are zero.
+    Source: Rudman et al., IsoScore: measuring the uniformity of embedding space utilization (ACL Findings 2022).
+    """
+    if dim < max(2, len(s_centred)):
+        raise ValueError(f"dim = {dim} for {len(s_centred)} singular values: must be at least 2 and as many")
+    largest = float(s_centred.max()) if len(s_centred) else 0.0
+    if not largest > 0:
+        raise ValueError("all centred singular values are zero: no isotropy is defined")
+    energy = (s_centred.double() / largest) ** 2
+    return (float(energy.sum() ** 2 / (energy**2).sum()) - 1) / (dim - 1)
+
+
+def uniformity(rows: Float[Tensor, "tokens dim"], *, temperature: float = 2.0) -> float:
+    """ln mean exp(−t ‖uᵢ − uⱼ‖²) over all pairs i < j of unit rows, exact. 0 (the maximum): all directions equal.
+
+    Independent directions in high dimension give about −2t.
+
+    Raises: ValueError for fewer than two rows, or if a row is zero.
+    Source: Wang & Isola, Understanding contrastive representation learning (ICML 2020), §4.1.2.
+    """
+    n = len(rows)
+    if n < 2:
+        raise ValueError(f"{n} rows: uniformity needs at least two")
+    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
+    if not bool((lengths > 0).all()):
+        raise ValueError(f"row {int((lengths[:, 0] == 0).nonzero()[0])} is all zeros: it has no direction")
+    units = (rows / lengths).float()
+    total = 0.0
+    for start in range(0, n, TILE_ROWS):
+        part = units[start : start + TILE_ROWS]
+        excess = (part @ units[start:].T).sub_(1).mul_(2 * temperature).clamp_(max=0).exp_()
+        own = excess[:, : len(part)]
+        total += float(excess[:, len(part) :].sum(dtype=torch.float64)) + float(own.triu(1).sum(dtype=torch.float64))
+    return min(0.0, float(torch.tensor(total / (n * (n - 1) / 2)).double().log()))
+
+
+def two_nn(rows: Float[Tensor, "tokens dim"], *, discard: float = 0.1) -> float:
+    """Intrinsic dimension: slope through the origin of −ln(1 − F) on ln μ, μ = r₂/r₁ the ratio of the distances to
+    the second and the first nearest row, F = i/n its empirical distribution, the largest `discard` share left out.
+
+    Blind to scale: rows within rounding of one point have a dimension too, that of their noise.
+
+    Raises: ValueError for fewer than three rows kept, none left out, duplicates (r₁ = 0), or if all μ are 1.
+    Source: Facco et al., Estimating the intrinsic dimension of datasets (2017), with scikit-dimension's F = i/n.
+    """
+    kept = int(len(rows) * (1 - discard))
+    if not 3 <= kept < len(rows):
+        raise ValueError(f"{kept} of {len(rows)} rows kept: TwoNN needs three or more, and to leave one out")
+    distance, _ = nearest_others(rows, k=2)
+    if not bool((distance[:, 0] > 0).all()):
+        row = int((distance[:, 0] == 0).nonzero()[0])
+        raise ValueError(f"row {row} has an exact duplicate: TwoNN is undefined; pass distinct rows")
+    x = (distance[:, 1] / distance[:, 0]).log().sort().values[:kept]
+    if float(x[-1]) == 0:
+        raise ValueError("first and second neighbours are equally far everywhere: TwoNN is undefined")
+    share = torch.arange(1, kept + 1, dtype=torch.float64, device=rows.device) / len(rows)
+    y = -torch.log1p(-share)
+    return float((x @ y) / (x @ x))
+
+
+def hubness(rows: Float[Tensor, "tokens dim"], *, k: int = 10) -> float:
+    """Skewness of N, the number of other rows that have a row among their k nearest: E(N − k)³ / (E(N − k)²)^1.5.
+
+    About 0 without hubs, large when few rows are everybody's neighbour.
+
+    Raises: ValueError unless 1 ≤ k < number of rows, or if all rows are chosen equally often.
+    Source: Radovanović et al., Hubs in space (JMLR 2010), equation 1, Euclidean distance.
+    """
+    _, index = nearest_others(rows, k=k)
+    counts = torch.bincount(index.flatten(), minlength=len(rows)).double() - k
+    variance = float((counts**2).mean())
+    if variance == 0:
+        raise ValueError(f"every row is among the {k} nearest of {k} others: hubness is undefined")
+    return float((counts**3).mean()) / variance**1.5
+
+
+def near_duplicates(rows: Float[Tensor, "tokens dim"], dtype: torch.dtype) -> int:
+    """How many rows have another row within ‖ulp(x)‖₂, ulp the spacing of the storage dtype at each coordinate.
+
+    Such rows differ by about one unit in the last place: storage can hardly tell them apart. Exact duplicates count.
+
+    Raises: ValueError for fewer than two rows.
+    Source: Goldberg, What every computer scientist should know about floating-point arithmetic (1991), §1.2.
+    """
+    distance, _ = nearest_others(rows, k=1)
+    info = torch.finfo(dtype)
+    resolution = []
+    for tile in rows.split(TILE_ROWS):
+        exponent = torch.frexp(tile.double().abs().clamp(min=info.smallest_normal)).exponent - 1
+        spacing = torch.ldexp(torch.full_like(exponent, info.eps, dtype=torch.float64), exponent)
+        resolution.append(torch.linalg.vector_norm(spacing, dim=1))
+    return int((distance[:, 0] <= torch.cat(resolution)).sum())
+
+
+def nearest_others(
+    rows: Float[Tensor, "tokens dim"], *, k: int
+) -> tuple[Float[Tensor, "tokens k"], Int[Tensor, "tokens k"]]:
+    """Euclidean distances (float64) and numbers of each row's k nearest other rows, nearest first.
+
+    Found by float32 products of the centred rows; the k + 4 best are then measured in float64.
+
+    Raises: ValueError unless 1 ≤ k < number of rows.
+    """
+    n = len(rows)
+    if not 1 <= k < n:
+        raise ValueError(f"k = {k} nearest of {n - 1} other rows: must lie between 1 and these")
+    origin = rows[0].double()
+    middle = origin + sum((tile.double() - origin).sum(0) for tile in rows.split(TILE_ROWS)) / n
+    centred = torch.cat([(tile.double() - middle).float() for tile in rows.split(TILE_ROWS)])
+    centred = centred / (float(centred.abs().max()) or 1.0)  # squares of tiny rows would underflow
+    squares = (centred**2).sum(1)
+    keep, found = min(k + SPARE, n - 1), []
+    for start in range(0, n, TILE_ROWS // 2):
+        part = centred[start : start + TILE_ROWS // 2]
+        gaps = torch.addmm(squares, part, centred.T, alpha=-2)  # ‖y‖² − 2xy orders like the distance from x
+        own = torch.arange(len(part), device=rows.device)
+        gaps[own, own + start] = torch.inf
+        found.append(gaps.topk(keep, dim=1, largest=False).indices)
+    index = torch.cat(found)
+    distance = torch.empty(index.shape, dtype=torch.float64, device=rows.device)
+    for start in range(0, n, 256):
+        part = slice(start, start + 256)
+        distance[part] = torch.linalg.vector_norm(rows[index[part]].double() - rows[part, None].double(), dim=2)
+    nearest = distance.topk(k, dim=1, largest=False)
+    return nearest.values, index.gather(1, nearest.indices)

@@ -1,0 +1,243 @@
+"""One group of rows against another: new tokens against the text vocabulary, or a checkpoint against its base."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+TILE_ROWS = 8192
+QUERY_ROWS = 2048
+SPARE = 16  # candidates kept beyond k, so that rounding to bfloat16 rarely decides
+
+
+def centroid_distance(rows: Float[Tensor, "tokens dim"], *, mean: Float[Tensor, " dim"], dispersion: float) -> float:
+    """‖x̄ − mean‖ / dispersion: how far the rows' centroid lies from another group's, in that group's spread.
+
+    Raises: ValueError if there are no rows, or the dispersion is not positive.
+    Source: Cohen's d for vectors; Huberty & Olejnik, Applied MANOVA and Discriminant Analysis (2006), §3.6.
+    """
+    if len(rows) == 0 or not dispersion > 0:
+        raise ValueError(f"{len(rows)} rows, dispersion {dispersion}: a centroid distance needs both positive")
+    centre = sum(tile.double().sum(0) for tile in rows.split(TILE_ROWS)) / len(rows)
+    return float(torch.linalg.vector_norm(centre - mean.double())) / dispersion
+
+
+def norm_shift(new: Float[Tensor, " tokens"], reference: Float[Tensor, " others"]) -> float:
+    """(mean ‖new‖ − mean ‖reference‖) / std ‖reference‖, of the norms of two groups (population std).
+
+    Raises: ValueError if a group is empty, or the reference norms do not vary.
+    Source: Glass's Δ; Glass, Primary, secondary, and meta-analysis of research (1976).
+    """
+    if len(new) == 0 or len(reference) == 0:
+        raise ValueError(f"{len(new)} norms against {len(reference)}: a shift needs at least one of each")
+    spread = float(reference.double().std(correction=0))
+    if spread == 0:
+        raise ValueError("the reference norms are all equal: no unit to measure a shift in")
+    return float(new.double().mean() - reference.double().mean()) / spread
+
+
+class SubspaceEnergy(NamedTuple):
+    """Share of the energy inside the subspace, and the share a direction drawn at random would have there."""
+
+    share: float
+    chance: float
+
+
+def subspace_energy(
+    rows: Float[Tensor, "tokens dim"], axes: Float[Tensor, "dim rank"], *, mean: Float[Tensor, " dim"]
+) -> SubspaceEnergy:
+    """‖(X − mean) V‖²_F / ‖X − mean‖²_F for orthonormal axes V; chance = rank/dim.
+
+    With V the principal axes of text and `mean` its mean: how much of the new rows lies where words differ.
+
+    Raises: ValueError if every row equals the mean.
+    Source: Krzanowski, Between-groups comparison of principal components (1979).
+    """
+    inside = total = 0.0
+    for tile in rows.split(TILE_ROWS):
+        offset = tile.double() - mean.double()
+        inside += float(((offset @ axes.double()) ** 2).sum())
+        total += float((offset**2).sum())
+    if total == 0:
+        raise ValueError("every row equals the mean: no energy to share")
+    return SubspaceEnergy(min(inside / total, 1.0), axes.shape[1] / axes.shape[0])
+
+
+def principal_angles(first: Float[Tensor, "dim rank"], second: Float[Tensor, "dim others"]) -> Float[Tensor, " angles"]:
+    """Angles θ₁ ≤ θ₂ ≤ … in radians between two subspaces, each given by orthonormal columns.
+
+    cos θ are the singular values of AᵀB; angles below 45° are taken from their sines, which keep the digits.
+
+    Raises: ValueError if the columns of either are not orthonormal.
+    Source: Björck & Golub, Numerical methods for computing angles between linear subspaces (1973).
+    """
+    a, b = first.double(), second.double()
+    for name, axes in (("first", a), ("second", b)):
+        gap = axes.T @ axes - torch.eye(axes.shape[1], dtype=axes.dtype, device=axes.device)
+        if float(gap.abs().max()) > 1e-6:
+            raise ValueError(f"the columns of the {name} subspace are not orthonormal: take their QR factor")
+    if a.shape[1] < b.shape[1]:
+        a, b = b, a
+    projection = a.T @ b
+    cosines = torch.linalg.svdvals(projection).clamp(max=1)
+    sines = torch.linalg.svdvals(b - a @ projection).clamp(max=1).flip(0)
+    return torch.where(cosines**2 > 0.5, sines.asin(), cosines.acos())
+
+
+def mahalanobis(
+    rows: Float[Tensor, "tokens dim"], *, mean: Float[Tensor, " dim"], covariance: Float[Tensor, "dim dim"]
+) -> Float[Tensor, " tokens"]:
+    """√((x − mean)ᵀ C⁻¹ (x − mean)) of each row. Under C's own rows (divided by n) its mean square is dim.
+
+    Raises: ValueError if C is singular: fewer rows than dimensions, or a coordinate that never varies.
+    Source: Mahalanobis, On the generalized distance in statistics (1936).
+    """
+    factor, failed = torch.linalg.cholesky_ex(covariance.double())
+    pivots = factor.diagonal()
+    singular = bool(failed) or float(pivots.min() / pivots.max()) ** 2 < torch.finfo(torch.float64).eps * len(mean)
+    if singular:
+        raise ValueError("the covariance is singular: Mahalanobis distances need more varied rows than dimensions")
+    parts = []
+    for tile in rows.split(TILE_ROWS):
+        whitened = torch.linalg.solve_triangular(factor, (tile.double() - mean.double()).T, upper=False)
+        parts.append(torch.linalg.vector_norm(whitened, dim=0))
+    return torch.cat(parts)
+
+
+def cross_cosine(
+    first: Float[Tensor, "tokens dim"], second: Float[Tensor, "others dim"]
+) -> Float[Tensor, "tokens others"]:
+    """cos(xᵢ, yⱼ) for all pairs, float64. For panels of some hundred rows.
+
+    Raises: ValueError if a row is zero.
+    """
+    return (_units(first) @ _units(second).T).clamp(-1, 1)
+
+
+def mean_cross_cosine(first: Float[Tensor, "tokens dim"], second: Float[Tensor, "others dim"]) -> float:
+    """Mean of cos(xᵢ, yⱼ) over all pairs: S_x·S_y / (n m), S = Σ of unit rows. Exact in one pass over each.
+
+    Raises: ValueError if a row is zero, or a group is empty.
+    """
+    if len(first) == 0 or len(second) == 0:
+        raise ValueError(f"{len(first)} rows against {len(second)}: a mean cosine needs at least one of each")
+    means = [sum(_units(tile).sum(0) for tile in rows.split(TILE_ROWS)) / len(rows) for rows in (first, second)]
+    return float(means[0] @ means[1])
+
+
+class Nearest(NamedTuple):
+    """Cosines and candidate numbers (in the order of the tiles) of each query's nearest, best first."""
+
+    cosine: Float[Tensor, "queries k"]
+    index: Int[Tensor, "queries k"]
+
+
+def nearest(
+    queries: Float[Tensor, "queries dim"], candidates: Float[Tensor, "candidates dim"] | Iterable[Tensor], *, k: int
+) -> Nearest:
+    """The k candidates of highest cosine for each query, in memory queries · (dim + k) and one tile.
+
+    `candidates` is one tensor, or tiles that can be walked more than once. Scores come from bfloat16 products where
+    the processor has instructions for them; the k + 16 best are then scored in float32, and a query for which a
+    candidate beyond those could still belong (by the rounding that its own row suffered) is searched in float32.
+    Zero candidates (dead rows) are never nearest.
+
+    Raises: ValueError if a query is zero, the tiles can be walked only once, or fewer than k candidates have a
+        direction.
+    """
+    tiles = [candidates] if isinstance(candidates, Tensor) else candidates
+    if iter(tiles) is tiles:
+        raise ValueError("candidate tiles from a one-shot iterator: pass a list, or an object that starts afresh")
+    units = torch.cat([_units(tile).float() for tile in queries.split(TILE_ROWS)])
+    if _multiplies_bfloat16(units.device):
+        found, sure = _search(units, tiles, k=k, work=torch.bfloat16)
+        if not bool(sure.all()):
+            redone, _ = _search(units[~sure], tiles, k=k, work=torch.float32)
+            found.cosine[~sure], found.index[~sure] = redone
+        return found
+    return _search(units, tiles, k=k, work=torch.float32)[0]
+
+
+def _search(units: Tensor, tiles: Iterable[Tensor], *, k: int, work: torch.dtype) -> tuple[Nearest, Tensor]:
+    """The nearest, and for which queries no candidate left out could be among them."""
+    rough, keep = units.to(work), k + SPARE
+    scores = units.new_full((len(units), keep), -torch.inf, dtype=work)
+    index = torch.full((len(units), keep), -1, device=units.device)
+    alive, rounding = 0, 0.0
+    for start, keys in _key_tiles(tiles, units.device):
+        dead, coarse = (keys == 0).all(1), keys.to(work)
+        alive += int((~dead).sum())
+        rounding = max(rounding, float(torch.linalg.vector_norm(coarse - keys, dim=1).max()))
+        for low in range(0, len(units), QUERY_ROWS):
+            part = slice(low, low + QUERY_ROWS)
+            products = (rough[part] @ coarse.T).masked_fill_(dead, -torch.inf)
+            top = products.topk(min(keep, len(keys)), dim=1)
+            joint = torch.cat([scores[part], top.values], 1)
+            scores[part], chosen = joint.topk(keep, dim=1)
+            index[part] = torch.cat([index[part], top.indices + start], 1).gather(1, chosen)
+    if not 1 <= k <= alive:
+        raise ValueError(f"k = {k} nearest among {alive} candidates with a direction: must lie between 1 and these")
+    worst = scores[:, -1].float()
+    exact = units.new_full(scores.shape, -torch.inf, dtype=torch.float64)
+    for start, keys in _key_tiles(tiles, units.device):
+        query, place = ((index >= start) & (index < start + len(keys)) & scores.isfinite()).nonzero(as_tuple=True)
+        for q, p in zip(query.split(TILE_ROWS), place.split(TILE_ROWS), strict=True):
+            exact[q, p] = (units[q] * keys[index[q, p] - start]).sum(1, dtype=torch.float64)
+    best = exact.topk(k, dim=1)
+    # Cauchy-Schwarz on the rounding of both factors, and the rounding of the product itself.
+    slack = torch.linalg.vector_norm(rough.float() - units, dim=1) + rounding + worst.abs() * torch.finfo(work).eps
+    return Nearest(best.values.clamp(-1, 1), index.gather(1, best.indices)), best.values[:, -1] >= worst + slack
+
+
+def _key_tiles(tiles: Iterable[Tensor], device: torch.device) -> Iterator[tuple[int, Tensor]]:
+    """First row number and unit rows (zero rows stay zero) of each tile."""
+    start = 0
+    for tile in tiles:
+        for part in tile.split(TILE_ROWS):
+            wide = part.to(device).double()
+            lengths = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+            yield start, torch.where(lengths > 0, wide / lengths, 0.0).float()
+            start += len(part)
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    return device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+
+
+class Drift(NamedTuple):
+    """Per row: how far it moved, that in units of its old norm, and the cosine of old and new (NaN: a zero row)."""
+
+    distance: Float[Tensor, " tokens"]
+    relative: Float[Tensor, " tokens"]
+    cosine: Float[Tensor, " tokens"]
+    moved: Int[Tensor, " moved"]
+
+
+def drift(old: Float[Tensor, "tokens dim"], new: Float[Tensor, "others dims"]) -> Drift:
+    """‖new − old‖, the same over ‖old‖ and cos(old, new) of each row; `moved` numbers the rows that differ at all.
+
+    A row that was zero has relative drift 0 if it still is, infinity if not.
+
+    Raises: ValueError if the groups differ in shape.
+    """
+    if old.shape != new.shape:
+        raise ValueError(f"drift of {tuple(old.shape)} against {tuple(new.shape)}: compare the same rows of both")
+    columns = []
+    for before, after in zip(old.split(TILE_ROWS), new.split(TILE_ROWS), strict=True):
+        a, b = before.double(), after.double()
+        lengths, distance = torch.linalg.vector_norm(a, dim=1), torch.linalg.vector_norm(b - a, dim=1)
+        relative = torch.where(distance == 0, 0.0, distance / lengths)
+        cosine = ((a * b).sum(1) / (lengths * torch.linalg.vector_norm(b, dim=1))).clamp(-1, 1)
+        columns.append(torch.stack([distance, relative, cosine]))
+    distance, relative, cosine = torch.cat(columns, dim=1)
+    return Drift(distance, relative, cosine, distance.nonzero()[:, 0])
+
+
+def _units(rows: Tensor) -> Tensor:
+    wide = rows.double()
+    lengths = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+    if not bool((lengths > 0).all()):
+        raise ValueError(f"row {int((lengths[:, 0] == 0).nonzero()[0])} is all zeros: its cosines are undefined")
+    return wide / lengths
