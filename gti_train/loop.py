@@ -47,7 +47,7 @@ class StepRecord:
     def flat(self) -> dict[str, float]:
         """One level of names and numbers, as a tracker or a line of JSON takes them."""
         values = asdict(self)
-        return {**values, **values.pop("evaluation")}
+        return values | values.pop("evaluation")
 
 
 class Objective(Protocol):

@@ -104,7 +104,7 @@ def test_round_trip(tiny_lm, tmp_path, init, tied):
     assert model.dtype == torch.bfloat16
     assert set(matrices(model)) == ({"input"} if tied else {"input", "output"})
     assert model.config.vocab_size == matrices(model)["input"].shape[0] == len(tokenizer)
-    old = {name: p for name, p in base.named_parameters()}
+    old = dict(base.named_parameters())
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter[: len(old[name])], old[name])
     extend_checkpoint(source, tmp_path / "again", **given)

@@ -1,0 +1,198 @@
+"""The stage learns, moves nothing else, and equals the paper's Algorithm 1."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+
+from gti_diag.errors import InputError
+from gti_train.batches import order
+from gti_train.grounding import Answers, GroundingConfig, ground, ground_checkpoint, row_geometry
+from gti_train.models import load_language_model
+from gti_train.new_rows import NewRows
+from gti_train.optim import schedule
+from gti_train.prefixes import Prefixes
+from gti_train.vocabulary import extend, extend_checkpoint, matrices, read_sidecar
+
+from .grounding_cases import CODES, EXAMPLES, encoded, extended, reference_gradients, reference_loss
+
+CONFIG = GroundingConfig(steps=30, batch=4, learning_rate=5e-3, warmup=3)
+
+
+def digest(model, without=()):
+    """A hash of every weight but the rows `without`."""
+    hashed = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        kept = parameter.data.clone()
+        if any(parameter is weight for weight in matrices(model).values()):
+            kept[list(without)] = 0
+        hashed.update(name.encode() + kept.view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_only_new_rows_move_and_the_loss_falls(tiny_lm, tied, dtype):
+    model, tokenizer, ids = extended(tiny_lm(tied=tied), dtype=dtype)
+    before, old = digest(model, ids), {n: w.data[ids].clone() for n, w in matrices(model).items()}
+    records = list(ground(model, tokenizer, EXAMPLES, CONFIG, ids=ids))
+    assert digest(model, ids) == before
+    assert [r.step for r in records] == list(range(1, 31))
+    assert sum(r.loss for r in records[-5:]) < 0.95 * sum(r.loss for r in records[:5])
+    for name, weight in matrices(model).items():
+        assert (weight.data[ids] != old[name]).any(1).all()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_two_hundred_steps_are_algorithm_1(tiny_lm, tied):
+    model, tokenizer, ids = extended(tiny_lm(tied=tied))
+    config = GroundingConfig(steps=200, batch=4, learning_rate=1e-3, warmup=1, clip=1.0)
+    twin, _, _ = extended(tiny_lm("twin", tied=tied))
+    list(ground(model, tokenizer, EXAMPLES, config, ids=ids))
+
+    twin.set_attn_implementation("eager")
+    sequences, weights = encoded(tokenizer, ids), matrices(twin)
+    optimizer = torch.optim.AdamW(weights.values(), lr=1e-3, weight_decay=0.0)
+    batches = order(len(sequences), batch=4, seed=0)
+    for _ in range(200):
+        batch = [sequences[i] for i in next(batches)]
+        gradients = reference_gradients(twin, ids, batch)
+        for name, weight in weights.items():
+            weight.grad = torch.zeros_like(weight)
+            weight.grad[ids] = gradients[name] / sum(s.supervised for s in batch)
+        torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
+        optimizer.step()
+    for name, weight in matrices(model).items():
+        torch.testing.assert_close(weight.data[ids], weights[name].data[ids], rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_gradient_on_a_real_model(smollm2):
+    model, tokenizer = load_language_model(smollm2, dtype="float32")
+    ids = extend(model, tokenizer, CODES)
+    weight = matrices(model)["input"]
+    weight.data[ids] += torch.randn(len(ids), weight.shape[1], generator=torch.Generator().manual_seed(0)) * 0.1
+    sequences = encoded(tokenizer, ids, EXAMPLES[:2] + EXAMPLES[5:7])
+    rows = NewRows(model, ids)
+    prefixes = Prefixes(model, sequences, schedule=[], budget=0, overhead=64, limit=1024)
+    goal = Answers(model, rows, sequences, way="split", pad=2, micro_tokens=1024, prefixes=prefixes)
+    model.set_attn_implementation("eager")
+    loss = sum((part.backward(), part.detach())[1] for part in goal.losses(range(4)))
+    expected = reference_gradients(model, ids, sequences)["input"]
+    assert float(loss) == pytest.approx(float(reference_loss(model, sequences)), rel=1e-5)
+    assert float((rows.input.grad - expected).norm() / expected.norm()) < 1e-5
+
+
+def test_small_steps_add_up_in_float32_masters(tiny_lm):
+    # One step of 1e-5 is below what a bfloat16 entry of this size can show; a hundred are not.
+    model, tokenizer, ids = extended(tiny_lm(), dtype=torch.bfloat16)
+    before = matrices(model)["input"].data[ids].clone()
+    config = GroundingConfig(steps=100, batch=10, learning_rate=1e-5, warmup=0)
+    moved = []
+    for _ in ground(model, tokenizer, EXAMPLES, config, ids=ids):
+        moved.append(float((matrices(model)["input"].data[ids] != before).float().mean()))
+    assert moved[0] < 0.2
+    assert moved[-1] > 2 * moved[0]
+    assert moved[-1] > 0.4
+
+
+def test_a_step_does_not_depend_on_micro_batches_or_kept_prefixes(tiny_lm):
+    losses = []
+    for change in ({}, {"micro_tokens": 1}, {"cache_bytes": 0}):
+        model, tokenizer, ids = extended(tiny_lm(f"m{len(losses)}"))
+        config = GroundingConfig(steps=6, batch=8, **change)
+        losses.append([r.loss for r in ground(model, tokenizer, EXAMPLES, config, ids=ids)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_the_first_loss_is_the_models_own_mean_over_answer_tokens(tiny_lm):
+    model, tokenizer, ids = extended(tiny_lm())
+    sequences = encoded(tokenizer, ids)
+    expected = float(reference_loss(model, sequences)) / sum(s.supervised for s in sequences)
+    record = next(iter(ground(model, tokenizer, EXAMPLES, GroundingConfig(steps=1, batch=10), ids=ids)))
+    assert record.loss == pytest.approx(expected, rel=1e-5)
+    assert record.supervised == sum(s.supervised for s in sequences)
+
+
+def test_evaluations_carry_geometry_and_held_out_loss(tiny_lm):
+    model, tokenizer, ids = extended(tiny_lm())
+    books = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    geometry = row_geometry(matrices(model)["input"].data[:300], codebooks=books, levels=[1] * 4 + [2] * 4)
+    config = GroundingConfig(steps=7, batch=4, every=3)
+    given = {"ids": ids, "held_out": EXAMPLES[4:5], "geometry": geometry}
+    records = list(ground(model, tokenizer, EXAMPLES[:4], config, **given))
+    assert [bool(r.evaluation) for r in records] == [False, False, True, False, False, True, True]
+    names = {"effective_rank", "effective_rank_centred", "dispersion_ratio", "rsa", "rsa_level_1", "rsa_level_2"}
+    assert set(records[2].evaluation) == {*names, "held_out_loss"}
+    expected = geometry(matrices(model)["input"].data[ids])
+    assert {n: records[-1].evaluation[n] for n in names} == pytest.approx(expected, abs=1e-6)
+
+
+def test_undefined_geometry_is_left_out():
+    values = row_geometry(torch.randn(9, 4), codebooks=torch.randn(3, 2), levels=[1, 1, 1])(torch.ones(3, 4))
+    assert "rsa" not in values
+    assert values["dispersion_ratio"] == 0
+
+
+def test_early_stop_leaves_the_best_rows(tiny_lm):
+    model, tokenizer, ids = extended(tiny_lm())
+    config = GroundingConfig(steps=400, batch=4, learning_rate=2e-2, every=5, patience=2)
+    seen = []
+    for record in ground(model, tokenizer, EXAMPLES[:8], config, ids=ids, held_out=EXAMPLES[8:]):
+        if record.evaluation:
+            seen.append((record.evaluation["held_out_loss"], matrices(model)["input"].data[ids].clone()))
+    assert len(seen) < 80
+    losses = [loss for loss, _ in seen]
+    assert losses.index(min(losses)) == len(losses) - 3
+    assert torch.equal(matrices(model)["input"].data[ids], seen[-3][1])
+
+
+def test_checkpoint_in_checkpoint_out(tiny_lm, tmp_path):
+    base = tiny_lm()
+    extend_checkpoint(base, tmp_path / "mean", tokens=CODES, codebooks=torch.randn(8, 3))
+    steps = []
+    config = GroundingConfig(steps=6, batch=4, every=3)
+    ground_checkpoint(
+        tmp_path / "mean", tmp_path / "gti", examples=EXAMPLES, config=config, progress=lambda r: steps.append(r.step)
+    )
+    assert steps == [1, 2, 3, 4, 5, 6]
+    sidecar = read_sidecar(tmp_path / "gti")
+    assert (sidecar.init, sidecar.stage, sidecar.step) == ("gti", "ground", 6)
+    assert sidecar.codebooks == "codebooks.safetensors"
+    assert sidecar.parent == str(tmp_path / "mean")
+    lines = [json.loads(line) for line in (tmp_path / "gti" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == steps
+    assert lines[2]["effective_rank"] >= 1
+    start, _ = load_language_model(tmp_path / "mean")
+    result, _ = load_language_model(tmp_path / "gti")
+    assert digest(result, sidecar.ids) == digest(start, sidecar.ids)
+    assert digest(result) != digest(start)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "base") == ["gti", "mean"]
+
+
+def test_bad_input_is_refused_before_anything_is_written(tiny_lm, tmp_path):
+    base = tiny_lm()
+    with pytest.raises(InputError, match="gti-train extend"):
+        ground_checkpoint(base, tmp_path / "out", examples=EXAMPLES, config=CONFIG)
+    extend_checkpoint(base, tmp_path / "mean", tokens=CODES)
+    with pytest.raises(InputError, match="no examples to ground on"):
+        ground_checkpoint(tmp_path / "mean", tmp_path / "out", examples=[], config=CONFIG)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="is there and no checkpoint of gti-train"):
+        ground_checkpoint(tmp_path / "mean", tmp_path / "file", examples=EXAMPLES, config=CONFIG)
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_schedules():
+    factors = {shape: [schedule(s, steps=10, warmup=4, shape=shape) for s in range(1, 11)] for shape in
+               ("constant", "linear", "cosine")}  # fmt: skip
+    assert factors["constant"] == [0.25, 0.5, 0.75] + [1.0] * 7
+    for shape in ("linear", "cosine"):
+        assert factors[shape][3] == pytest.approx(1)
+        assert factors[shape][4:] == sorted(factors[shape][4:], reverse=True)
+        assert 0 < factors[shape][-1] < 0.2
+    with pytest.raises(InputError, match="schedule 'steep' is unknown"):
+        schedule(9, steps=10, warmup=0, shape="steep")
