@@ -133,7 +133,7 @@ def _analyze(checkpoints, options, max_memory, out, json, formats, style, quiet)
     from .diagnosis import compare
 
     wanted = tuple(part.strip() for part in formats.split(",") if part.strip())
-    report.check_writable(out, wanted)
+    report.check_writable(out, wanted, style)
     with _progress(quiet) as progress:
         analyses = compare(
             checkpoints,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import exhibits, verdict
 from .checkpoint import Checkpoint, Matrix, open_checkpoint
+from .drift_summary import drift_summary
 from .errors import InputError
 from .group_measures import dtype_name, group_measures, text_null
 from .group_rows import hold
@@ -120,15 +121,11 @@ def diagnose(
                 "groups": {n: _counts(g) for n, g in parts.groups.items()},
             },
             "matrices": {
-                name: _analyse(
-                    chosen[name],
-                    parts,
-                    settings,
-                    progress,
-                    given=given,
-                    base=_same(base, name),
-                )
-                for name in chosen
+                name: {
+                    **_analyse(stored, opened.path, parts, settings, progress=progress, given=given),
+                    "drift": None if base is None else drift_summary(opened, base, name, dict(parts.groups)),
+                }
+                for name, stored in chosen.items()
             },
         }
     )
@@ -142,10 +139,6 @@ def _matrices(checkpoint: Checkpoint, wanted: str) -> dict[str, Matrix]:
     if wanted not in checkpoint.matrices:
         raise InputError(f"{checkpoint.path}: no separate {wanted} matrix is stored; use --matrix input")
     return {wanted: checkpoint.matrices[wanted]}
-
-
-def _same(base: Checkpoint | None, name: str) -> Matrix | None:
-    return None if base is None else base.matrices.get(name)
 
 
 def _described(checkpoint: Checkpoint) -> dict:
@@ -197,7 +190,7 @@ def _given(checkpoint: Checkpoint, parts: Partition, reference: str | Path | Non
 
 
 def _analyse(
-    matrix: Matrix, parts: Partition, settings: Settings, progress: Progress, *, given: Given, base: Matrix | None
+    matrix: Matrix, source: str, parts: Partition, settings: Settings, *, progress: Progress, given: Given
 ) -> dict:
     groups, held, moments = {}, {}, {}
     for name, group in parts.groups.items():
@@ -205,6 +198,7 @@ def _analyse(
         held[name] = hold(
             matrix,
             group,
+            source=source,
             room=RESIDENT_SHARE * settings.max_memory,
             device=settings.place(),
             generator=settings.generator(name),

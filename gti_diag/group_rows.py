@@ -27,6 +27,7 @@ class GroupRows:
     places: Tensor
     matrix: Matrix
     all_ids: Tensor
+    source: str
 
     @property
     def sampled(self) -> bool:
@@ -42,7 +43,8 @@ class GroupRows:
             yield self.rows
             return
         for ids in self.all_ids.split(8192):
-            yield finite(self.matrix.rows(ids).to(self.rows.device), self.matrix, self.name, ids)
+            rows = self.matrix.rows(ids).to(self.rows.device)
+            yield finite(rows, f"{self.source}: {self.matrix.name}", self.name, ids)
 
     def nonzero(self, places: Tensor) -> Tensor:
         """Those of `places` (among the held rows) whose row is not zero: a zero row has no direction."""
@@ -52,8 +54,10 @@ class GroupRows:
         return [self.tokens[place] for place in places.tolist()]
 
 
-def hold(matrix: Matrix, group: Group, *, room: float, device: torch.device, generator: torch.Generator) -> GroupRows:
-    """Read a group's rows; when they exceed `room` bytes, a seeded sample of as many as fit.
+def hold(
+    matrix: Matrix, group: Group, *, source: str, room: float, device: torch.device, generator: torch.Generator
+) -> GroupRows:
+    """Read a group's rows; when they exceed `room` bytes, a seeded sample of as many as fit. `source` names the file.
 
     Raises:
         InputError: a row holds NaN or infinity.
@@ -63,13 +67,13 @@ def hold(matrix: Matrix, group: Group, *, room: float, device: torch.device, gen
     if group.count > most:
         places = torch.randperm(group.count, generator=generator)[:most].sort().values
     ids = group.ids[places]
-    rows = finite(matrix.rows(ids).to(device), matrix, group.name, ids)
+    rows = finite(matrix.rows(ids).to(device), f"{source}: {matrix.name}", group.name, ids)
     tokens = group.tokens if len(places) == group.count else tuple(group.tokens[place] for place in places.tolist())
     levels = None if group.levels is None else group.levels[places]
-    return GroupRows(group.name, group.count, rows, ids, tokens, levels, places, matrix, group.ids)
+    return GroupRows(group.name, group.count, rows, ids, tokens, levels, places, matrix, group.ids, source)
 
 
-def finite(rows: Tensor, matrix: Matrix, name: str, ids: Tensor) -> Tensor:
+def finite(rows: Tensor, where: str, group: str, ids: Tensor) -> Tensor:
     """`rows` if every number in them is finite.
 
     Raises:
@@ -81,6 +85,6 @@ def finite(rows: Tensor, matrix: Matrix, name: str, ids: Tensor) -> Tensor:
     if not len(bad):
         return rows  # only the sum overflowed
     raise InputError(
-        f"{matrix.name}: {len(bad):,} rows of group {name} hold NaN or infinity (first: token id {int(ids[bad[0]])}); "
+        f"{where}: {len(bad):,} rows of group {group} hold NaN or infinity (first: token id {int(ids[bad[0]])}); "
         "the training that wrote them diverged, or the file is damaged"
     )

@@ -79,7 +79,7 @@ def write(
     Raises:
         InputError: an unknown format, or the folder cannot be written.
     """
-    check_writable(out, formats)
+    check_writable(out, formats, style)
     from . import render
     from .render import markdown
 
@@ -102,12 +102,16 @@ def write_json(analyses: list[dict], path: str | Path) -> Path:
     return write_text(path, dumps(_document(analyses)))
 
 
-def check_writable(out: str | Path, formats: Sequence[str]) -> None:
+def check_writable(out: str | Path, formats: Sequence[str], style: str = "paper") -> None:
     """Fail before the work rather than after it.
 
     Raises:
-        InputError: an unknown format, or a folder that cannot be made or written.
+        InputError: an unknown format or style, or a folder that cannot be made or written.
     """
+    from .render.style import STYLES
+
+    if style not in STYLES:
+        raise InputError(f"unknown figure style {style!r}: choose from {', '.join(STYLES)}")
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise InputError(f"unknown format {unknown[0]!r}: choose from {', '.join(FORMATS)}")

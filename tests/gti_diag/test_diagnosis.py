@@ -167,3 +167,18 @@ def test_compare_keeps_order_and_options(tiny_lm):
     analyses = gti_diag.compare(folders, progress=lambda stage, share: seen.append(stage))
     assert [analysis["checkpoint"]["name"] for analysis in analyses] == ["mean", "random"]
     assert any(stage.startswith("[2/2]") for stage in seen)
+
+
+def test_drift_finds_the_old_rows_that_moved(tiny_lm):
+    base = tiny_lm("base")
+    folder = rewrite(tiny_lm("moved", new_tokens=TOKENS), grounded)
+    file = folder / "model.safetensors"
+    tensors, still = load_file(file), load_file(base / "model.safetensors")["model.embed_tokens.weight"]
+    still[[5, 7]] *= 1.5
+    tensors["model.embed_tokens.weight"][: len(still)] = still
+    save_file(tensors, file, metadata={"format": "pt"})
+    analysis = gti_diag.diagnose(folder, base=base)
+    drift = analysis["matrices"]["input"]["drift"]["groups"]
+    assert drift["text"]["moved"] == 2 and drift["text"]["largest_relative"] == pytest.approx(0.5, rel=1e-6)
+    assert {entry["id"] for entry in drift["text"]["farthest"]} == {5, 7} and "new" not in drift
+    assert analysis["tokens"]["rule"].startswith("60 tokens that the base")
