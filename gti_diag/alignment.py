@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Rows = Float[Tensor, "tokens _"]
+Rows = Float[Tensor, "_tokens _dim"]  # equal counts are checked by hand, to say what is wrong
 
 TIE = 2.0**-44  # distances closer than this share of the largest differ by the rounding of a dot product only
 TILE = 1024

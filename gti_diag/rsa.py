@@ -27,7 +27,7 @@ from torch import Tensor
 from .alignment import cross_square, own_square, require_pairing, unit_offsets
 from .spearman import rank_sums, ranks_permuted, ranks_reweighted
 
-Rows = Float[Tensor, "tokens _"]
+Rows = Float[Tensor, "_tokens _dim"]  # equal counts are checked by hand, to say what is wrong
 Statistic = Callable[[Tensor, Tensor], float]
 
 CONSTANT = 1e-12  # a sum of squares below this share of its terms is rounding only
@@ -89,7 +89,7 @@ def mantel_test(
     statistic: Statistic = pearson_rsa,
     permutations: int = 999,
     generator: torch.Generator,
-    within: Int[Tensor, " tokens"] | None = None,
+    within: Int[Tensor, " _tokens"] | None = None,
 ) -> MantelResult:
     """Is the agreement larger than when y's tokens are shuffled? One-sided p = (1 + #{null >= observed}) / (permutations + 1).
 
@@ -246,12 +246,12 @@ def _pearson_reweighted(x: Rows, y: Rows, weights: Float[Tensor, "samples tokens
     return (de - d * e / pairs) / ((dd - d * d / pairs) * (ee - e * e / pairs)).sqrt()
 
 
-def _spearman_of(product: Tensor, first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
+def _spearman_of(product: Tensor, first: Tensor, second: Tensor, pairs: Tensor | int) -> Tensor:
     return product / (first * second).sqrt()
 
 
-def _rho_a_of(product: Tensor, first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
-    return 12 * product / (pairs**3 - pairs)
+def _rho_a_of(product: Tensor, first: Tensor, second: Tensor, pairs: Tensor | int) -> Tensor:
+    return 12 * product / (pairs - 1 / pairs)
 
 
 def _ranks(resampled: Callable, combine: Callable) -> Callable:

@@ -20,6 +20,7 @@ Offsets = Float[Tensor, "tokens _"]
 TIE = 2.0**-44
 EXACT_PAIRS = 1 << 22  # up to here sorting takes a second or two; above, pairs are streamed
 BINS = 1 << 17  # bins of the range; their counts and sums stay in a core's cache
+FLOAT64_TOKENS = 512  # more tokens than this are permuted in float32: the null is a histogram, not a last digit
 LEVELS = 4096  # ranks of redrawn tokens are resolved to this share of the pairs
 UNEVEN = 1e-8  # sum of cubed bin shares above which bins are too coarse for these dissimilarities
 PILOT = 1024  # evenly spaced tokens whose pairs show the range of dissimilarities
@@ -94,23 +95,29 @@ def ranks_permuted(
 ) -> tuple[float, Tensor]:
     """A rank statistic, and its values when the tokens of `s` are permuted: ranks move with their pairs, none is taken again.
 
-    `combine(product, first, second, pairs)` makes the statistic of the sums over pairs.
+    `combine(product, first, second, pairs)` makes the statistic of the sums over pairs of ranks divided by the number of pairs.
     """
     first, second = centred_ranks(r, "x"), centred_ranks(s, "y")
-    n, pairs = len(r), torch.tensor(len(first), dtype=torch.float64)
-    own = (first @ first, second @ second, pairs)
+    n, pairs = len(r), len(first)
+    own = ((first @ first) / pairs**2, (second @ second) / pairs**2, pairs)
+    dtype = torch.float64 if n <= FLOAT64_TOKENS else torch.float32
     matrices = []
     for ranks in (first, second):
-        matrix = torch.zeros(n, n, dtype=torch.float64, device=r.device)
-        matrix[torch.ones_like(matrix, dtype=torch.bool).triu_(1)] = ranks
+        matrix = torch.zeros(n, n, dtype=dtype, device=r.device)
+        matrix[torch.ones_like(matrix, dtype=torch.bool).triu_(1)] = (ranks / pairs).to(dtype)
         matrices.append(matrix + matrix.T)
+    local = threading.local()
 
     def product(order: Tensor) -> Tensor:
-        moved = matrices[1].index_select(0, order).index_select(1, order)
-        return matrices[0].view(-1) @ moved.view(-1) / 2
+        if not hasattr(local, "buffers"):
+            local.buffers = torch.empty_like(matrices[0]), torch.empty_like(matrices[0])
+        rows, moved = local.buffers
+        torch.index_select(matrices[1], 0, order, out=rows)
+        torch.index_select(rows, 1, order, out=moved)
+        return matrices[0].view(-1) @ moved.view(-1)
 
     with _one_thread_each(_workers(r.device)) as pool:
-        products = torch.stack(list(pool.map(product, [torch.arange(n, device=r.device), *orders])))
+        products = torch.stack(list(pool.map(product, [torch.arange(n, device=r.device), *orders]))).double() / 2
     values = combine(products, *own)
     return values[0].item(), values[1:]
 
@@ -138,7 +145,8 @@ def ranks_reweighted(r: Offsets, s: Offsets, weights: Float[Tensor, "samples tok
             midranks = _midranks(held)
             ranks.append(midranks.index_select(0, group))
             own.append(held @ midranks.square())
-        return combine((pair * ranks[0]) @ ranks[1], *own, pair.sum())
+        total = pair.sum()
+        return combine((pair * ranks[0]) @ ranks[1] / total**2, own[0] / total**2, own[1] / total**2, total)
 
     with _one_thread_each(_workers(r.device)) as pool:
         return torch.stack(list(pool.map(value, weights)))

@@ -1,0 +1,113 @@
+"""Literal, slow transcriptions of the definitions behind rsa.py, alignment.py and uncertainty.py: Python floats, loops, no tricks."""
+
+import math
+from itertools import permutations
+
+
+def cosine(u, v) -> float:
+    product = math.fsum(a * b for a, b in zip(u, v, strict=True))
+    return product / math.sqrt(math.fsum(a * a for a in u) * math.fsum(b * b for b in v))
+
+
+def dissimilarities(rows) -> list[float]:
+    """1 - cosine of every pair i < j."""
+    rows = [[float(value) for value in row] for row in rows]
+    return [1 - cosine(rows[i], rows[j]) for i in range(len(rows)) for j in range(i + 1, len(rows))]
+
+
+def pearson(first, second) -> float:
+    a, b = math.fsum(first) / len(first), math.fsum(second) / len(second)
+    product = math.fsum((x - a) * (y - b) for x, y in zip(first, second, strict=True))
+    return product / math.sqrt(math.fsum((x - a) ** 2 for x in first) * math.fsum((y - b) ** 2 for y in second))
+
+
+def midranks(values, *, tie=1e-12) -> list[float]:
+    """Rank of a value = how many are smaller + half of how many others are equal + 1."""
+    return [
+        1 + sum(other < value - tie for other in values) + (sum(abs(other - value) <= tie for other in values) - 1) / 2
+        for value in values
+    ]
+
+
+def spearman(first, second) -> float:
+    return pearson(midranks(first), midranks(second))
+
+
+def rho_a(first, second) -> float:
+    n = len(first)
+    return (
+        12
+        / (n**3 - n)
+        * math.fsum(
+            (r - (n + 1) / 2) * (s - (n + 1) / 2) for r, s in zip(midranks(first), midranks(second), strict=True)
+        )
+    )
+
+
+def redrawn_pairs(draw, rows) -> list[float]:
+    """Dissimilarities of a resample: every pair of drawn places that hold different tokens."""
+    rows = [[float(value) for value in row] for row in rows]
+    return [
+        1 - cosine(rows[draw[i]], rows[draw[j]])
+        for i in range(len(draw))
+        for j in range(i + 1, len(draw))
+        if draw[i] != draw[j]
+    ]
+
+
+def all_orders(labels) -> list[tuple[int, ...]]:
+    """Every permutation that puts in each token's place a token of equal label."""
+    places = range(len(labels))
+    return [order for order in permutations(places) if all(labels[i] == labels[order[i]] for i in places)]
+
+
+def gram(rows) -> list[list[float]]:
+    rows = [[float(value) for value in row] for row in rows]
+    return [[math.fsum(a * b for a, b in zip(u, v, strict=True)) for v in rows] for u in rows]
+
+
+def hsic_biased(k, l) -> float:  # noqa: E741
+    """tr(K H L H) with H = I - 11'/n."""
+    n = len(k)
+
+    def centre(m):
+        means = [math.fsum(row) / n for row in m]
+        total = math.fsum(means) / n
+        return [[m[i][j] - means[i] - means[j] + total for j in range(n)] for i in range(n)]
+
+    k, l = centre(k), centre(l)  # noqa: E741
+    return math.fsum(k[i][j] * l[i][j] for i in range(n) for j in range(n))
+
+
+def hsic_debiased(k, l) -> float:  # noqa: E741
+    """Song et al. 2012, equation 5: diagonals set to zero, nothing re-centred."""
+    n = len(k)
+    k = [[0 if i == j else k[i][j] for j in range(n)] for i in range(n)]
+    l = [[0 if i == j else l[i][j] for j in range(n)] for i in range(n)]  # noqa: E741
+    trace = math.fsum(k[i][j] * l[j][i] for i in range(n) for j in range(n))
+    sums = math.fsum(map(math.fsum, k)) * math.fsum(map(math.fsum, l)) / ((n - 1) * (n - 2))
+    product = math.fsum(k[i][j] * l[j][m] for i in range(n) for j in range(n) for m in range(n)) * 2 / (n - 2)
+    return (trace + sums - product) / (n * (n - 3))
+
+
+def cka(x, y, hsic) -> float:
+    k, l = gram(x), gram(y)  # noqa: E741
+    return hsic(k, l) / math.sqrt(hsic(k, k) * hsic(l, l))
+
+
+def neighbourhood_overlap(x, y, k) -> float:
+    def nearest(rows, i):
+        rows = [[float(value) for value in row] for row in rows]
+        others = [j for j in range(len(rows)) if j != i]
+        return set(sorted(others, key=lambda j: -cosine(rows[i], rows[j]))[:k])
+
+    return sum(len(nearest(x, i) & nearest(y, i)) for i in range(len(x))) / (k * len(x))
+
+
+def permutation_p_value(observed, null) -> float:
+    return (1 + sum(value >= observed for value in null)) / (1 + len(null))
+
+
+def two_sided_by_absolute_value(observed, null) -> float:
+    """scikit-bio's convention, for comparison."""
+    return (1 + sum(abs(value) >= abs(observed) for value in null)) / (1 + len(null))
