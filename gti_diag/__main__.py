@@ -1,0 +1,5 @@
+"""`python -m gti_diag` is `gti-diag`."""
+
+from .cli import main
+
+main()
