@@ -1,7 +1,6 @@
 """The grounding stage: teach new rows their meaning from text while everything else stays frozen."""
 
 import contextlib
-import hashlib
 import inspect
 import json
 import logging
@@ -9,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,8 @@ from gti_train.loop import LoopConfig, StepRecord, Trackers, evaluate, join_proc
 from gti_train.models import atomic_directory, best_dtype, load_language_model, parse_dtype
 from gti_train.new_rows import NewRows, exact_loss
 from gti_train.prefixes import Prefixes, past
-from gti_train.state import State, load_state, save_state
+from gti_train.state import Saving, run_name
+from gti_train.unfrozen import unfreeze
 from gti_train.vocabulary import (
     Sidecar,
     matrices,
@@ -117,6 +118,7 @@ class Answers:
     def _split(self, indices: list[int]) -> Tensor:
         from transformers import DynamicCache
 
+        assert self.prefixes is not None
         examples, prefixes = [self.encoded[i] for i in indices], self.prefixes.get(indices)
         known = torch.cat([p.hidden for p in prefixes])
         next_tokens = [t for e in examples for t in e.ids[min(e.answer - 1, e.live) + 1 : e.live + 1]]
@@ -161,7 +163,7 @@ def answers(
     Models differ in what they do around embeddings and head; asking the model is surer than a list of names.
     """
     takes = inspect.signature(model.base_model.forward).parameters
-    common = {"pad": pad, "micro_tokens": config.micro_tokens}
+    common: dict[str, Any] = {"pad": pad, "micro_tokens": config.micro_tokens}
     probe = sorted(range(len(encoded)), key=lambda i: (len(encoded[i].ids), i))
     probe = list({len(encoded[i].tail) > len(encoded[i].ids) // 2: i for i in probe[::-1]}.values())
     sample = [encoded[i] for i in probe]
@@ -200,7 +202,7 @@ def ground(
     ids: Sequence[int],
     held_out: Sequence["Example"] = (),
     geometry: Callable[[Tensor], dict[str, float]] | None = None,
-    saving: "Saving | None" = None,
+    saving: Saving | None = None,
 ) -> Iterator[StepRecord]:
     """Train the rows `ids` of `model` on answers alone, one record per step; `model` always holds the result.
 
@@ -219,14 +221,14 @@ def ground(
     model.eval().requires_grad_(False)
     use_constant_past(model)
     rows = NewRows(model, ids)
-    run = _run_name(config, encoded, ids, rows)
+    run = run_name(asdict(config), encoded, *rows.masters.values())
     objective = answers(model, rows, encoded, config, train_count=len(examples), pad=pad)
-    parameters = list(rows.parameters())
+    parameters = list(rows.masters.values())
     begun = saving.newest(run) if saving else None
     best = begun.best if begun else {}
     for record, state in train(objective, parameters, config.loop, count=len(examples), state=begun):
         if config.every and (record.step % config.every == 0 or record.step == config.steps):
-            values = geometry(rows.input.data) if geometry else {}
+            values = geometry(rows.masters["input"].data) if geometry else {}
             if held_out:
                 indices = range(len(examples), len(encoded))
                 values["held_out_loss"] = evaluate(objective, indices, batch=config.batch)
@@ -244,23 +246,6 @@ def ground(
         objective.updated()
 
 
-@dataclass(frozen=True)
-class Saving:
-    """Where states go, after how many steps each, and how many are kept."""
-
-    folder: Path
-    every: int = 50
-    keep: int = 2
-
-    def save(self, state: State, run: str) -> None:
-        """Write one state."""
-        save_state(state, self.folder, run=run, keep=self.keep)
-
-    def newest(self, run: str) -> State | None:
-        """The state to resume from, if there is one."""
-        return load_state(self.folder, run=run)
-
-
 def _better(best: dict, record: StepRecord, parameters: Sequence[Tensor], *, watch: str) -> dict:
     if watch not in record.evaluation:
         return best
@@ -269,16 +254,6 @@ def _better(best: dict, record: StepRecord, parameters: Sequence[Tensor], *, wat
     if best and sign * value <= sign * best["value"]:
         return {**best, "stale": best["stale"] + 1}
     return {"value": value, "step": record.step, "stale": 0, "rows": [p.data.clone().cpu() for p in parameters]}
-
-
-def _run_name(config: GroundingConfig, encoded: Sequence[Encoded], ids: Sequence[int], rows: NewRows) -> str:
-    # What a state must agree with to be resumed: settings, data, tokens and the rows that training began from.
-    digest = hashlib.sha256(json.dumps([asdict(config), list(ids), world()[1]]).encode())
-    for sequence in encoded:
-        digest.update(repr(sequence).encode())
-    for parameter in rows.parameters():
-        digest.update(parameter.data.cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def row_geometry(
@@ -304,9 +279,10 @@ def row_geometry(
         }
         if codebooks is not None:
             measures["rsa"] = lambda: pearson_rsa(codebooks, rows)
-            for level in sorted(set(levels or ())):
-                chosen = torch.tensor([x == level for x in levels])
-                measures[f"rsa_level_{level}"] = lambda c=chosen: pearson_rsa(codebooks[c], rows[c])
+            numbers = torch.tensor(list(levels or ()))
+            for level in numbers.unique().tolist():
+                chosen = numbers == level
+                measures[f"rsa_level_{level}"] = partial(pearson_rsa, codebooks[chosen], rows[chosen])
         found = {}
         for name, quantity in measures.items():
             try:
@@ -330,13 +306,14 @@ def ground_checkpoint(
     progress: Callable[[StepRecord], None] | None = None,
     save_every: int = 0,
     keep: int = 2,
+    then: LoopConfig | None = None,
     track: Sequence[str] = (),
 ) -> Sidecar:
     """Ground the new tokens of the extended checkpoint `source`; write the result to the directory `out`.
 
     Weights are stored as `dtype` and computed in `compute` (auto: bfloat16 where the machine multiplies it
     fast, else float32). With `save_every`, states go to `out`.state and a killed run resumes from the newest;
-    metrics.jsonl (one line per step) ends up beside the weights. Under `accelerate launch` or `torchrun` the
+    metrics.jsonl (one line per step) ends up beside the weights. `then` runs the paper's second phase. Under `accelerate launch` or `torchrun` the
     processes share every batch; the first one writes.
 
     Raises:
@@ -350,7 +327,7 @@ def ground_checkpoint(
     # The place of the result is claimed before hours are spent on it.
     with atomic_directory(out) if first else contextlib.nullcontext() as folder:
         model, tokenizer = load_language_model(source, dtype=best_dtype(device) if compute == "auto" else compute)
-        model.to(device)
+        model.to(device)  # type: ignore[arg-type]
         matrix = matrices(model)["input"].data
         trained = matrix[trained_ids(tokenizer, sidecar.ids, rows=len(matrix)).to(device)].cpu()
         records = ground(
@@ -363,6 +340,10 @@ def ground_checkpoint(
             geometry=row_geometry(trained, codebooks=codebooks, levels=sidecar.levels) if config.every else None,
             saving=Saving(work, every=save_every, keep=keep) if save_every else None,
         )
+        if then is not None:
+            saving = Saving(work / "unfrozen", every=save_every, keep=keep) if save_every else None
+            second = unfreeze(model, tokenizer, examples, then, max_tokens=config.max_tokens, saving=saving)
+            records = chain(records, (replace(r, step=r.step + config.steps) for r in second))
         trackers = Trackers(track if first else (), folder=work, config=asdict(config))
         for record in records:
             result = replace(
@@ -375,7 +356,8 @@ def ground_checkpoint(
                     progress(record)
         trackers.close()
         if folder is not None:
-            save_extended(model.to(parse_dtype(dtype)), tokenizer, folder, sidecar=result, codebooks=codebooks)
+            model.to(parse_dtype(dtype))  # type: ignore[arg-type]
+            save_extended(model, tokenizer, folder, sidecar=result, codebooks=codebooks)
             shutil.copy(work / METRICS, folder / METRICS)
     if first:
         shutil.rmtree(work)

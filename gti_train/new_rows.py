@@ -7,7 +7,7 @@ things are ours: gradients flow to the masters from new rows that are looked up,
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -20,22 +20,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class NewRows(nn.Module):
+class NewRows:
     """Float32 masters of the rows `ids`: `input`, and `output` where the head is not tied."""
 
     def __init__(self, model: "PreTrainedModel", ids: Sequence[int]):
-        super().__init__()
         self.ids = list(ids)
-        for name, weight in matrices(model).items():
-            self.register_parameter(name, nn.Parameter(weight.data[self.ids].float()))
-        index = torch.full((model.get_input_embeddings().weight.shape[0],), -1)
-        index[torch.tensor(self.ids)] = torch.arange(len(self.ids))
-        self.register_buffer("index", index.to(model.device))  # token id -> row of the masters, -1 for others
-
-    @property
-    def masters(self) -> dict[str, nn.Parameter]:
-        """The parameters by the name of their matrix."""
-        return dict(self.named_parameters())
+        self.masters = {name: nn.Parameter(weight.data[self.ids].float()) for name, weight in matrices(model).items()}
+        # token id -> row of the masters, -1 for frozen tokens
+        self.index = torch.full((len(matrices(model)["input"]),), -1)
+        self.index[torch.tensor(self.ids)] = torch.arange(len(self.ids))
+        self.index = self.index.to(model.device)
 
     def materialise(self, model: "PreTrainedModel") -> None:
         """Write the masters into the model, in its dtype."""
@@ -43,12 +37,14 @@ class NewRows(nn.Module):
 
     def embed(self, model: "PreTrainedModel", ids: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length dim"]:
         """The model's own embeddings of `ids`, with gradients to the masters where a token is new."""
-        embedding = model.get_input_embeddings()
+        embedding: Any = model.get_input_embeddings()
         hidden, rows = embedding(ids), self.index[ids]
         new = rows >= 0
         # embed_scale: Gemma multiplies inside its embedding module, in the dtype of the model
         scale = torch.as_tensor(getattr(embedding, "embed_scale", 1.0)).to(hidden)
-        return hidden.masked_scatter(new[..., None], F.embedding(rows[new], self.input).to(hidden.dtype) * scale)
+        return hidden.masked_scatter(
+            new[..., None], F.embedding(rows[new], self.masters["input"]).to(hidden.dtype) * scale
+        )
 
     def loss(
         self,
@@ -57,7 +53,7 @@ class NewRows(nn.Module):
         targets: Int[Tensor, " positions"],
     ) -> Float[Tensor, ""]:
         """Summed negative log-likelihood of `targets` under the model's head."""
-        masters = self.masters.get("output", self.input)
+        masters: Tensor = self.masters.get("output", self.masters["input"])
         if not torch.is_grad_enabled():
             hidden, masters = hidden.detach(), masters.detach()
         return SummedCrossEntropy.apply(hidden, masters, head_of(model), self.ids, targets)
@@ -79,6 +75,12 @@ def head_of(model: "PreTrainedModel") -> Head:
     scale = getattr(config, "logit_scale", None) or 1.0
     scale /= getattr(config, "logits_scaling", None) or 1.0
     return Head(layer.weight, getattr(layer, "bias", None), scale, getattr(config, "final_logit_softcapping", None))
+
+
+def logits_of(hidden: Float[Tensor, "positions dim"], head: Head) -> Float[Tensor, "positions rows"]:
+    """All logits at once, for autograd to differentiate."""
+    logits = F.linear(hidden, head.weight, head.bias) * head.scale
+    return logits if head.cap is None else head.cap * torch.tanh(logits / head.cap)
 
 
 class SummedCrossEntropy(torch.autograd.Function):

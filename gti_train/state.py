@@ -1,6 +1,9 @@
 """Resumable state: a numbered file per save, each whole or absent, the newest few kept."""
 
+import hashlib
+import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +24,37 @@ class State:
     best: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Saving:
+    """Where states go, after how many steps each, and how many are kept."""
+
+    folder: Path
+    every: int = 50
+    keep: int = 2
+
+    def save(self, state: State, run: str) -> None:
+        """Write one state."""
+        save_state(state, self.folder, run=run, keep=self.keep)
+
+    def newest(self, run: str) -> State | None:
+        """The state to resume from, if there is one."""
+        return load_state(self.folder, run=run)
+
+
+def run_name(settings: dict[str, Any], sequences: Iterable[object], *start: torch.Tensor) -> str:
+    """What a state must agree with to be resumed: settings, data, and the values that training began from."""
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for sequence in sequences:
+        digest.update(repr(sequence).encode())
+    for values in start:
+        digest.update(values.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def save_state(state: State, folder: str | os.PathLike[str], *, run: str, keep: int) -> None:
     """Write `state` into `folder` atomically and delete all but the newest `keep` states.
 
-    `run` names the inputs (see `ground`): a state is resumed only by the run that it belongs to.
+    `run` names the inputs (see `run_name`): a state is resumed only by the run that it belongs to.
     """
     with atomic(Path(folder) / f"step-{state.step:08d}.pt") as temporary:
         torch.save({"run": run, **vars(state)}, temporary)

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,13 +77,14 @@ def extend(
     # special=False: `skip_special_tokens` and serving engines would drop codes from generated text.
     plain = {"normalized": False, "lstrip": False, "rstrip": False, "special": False}
     tokenizer.add_tokens([AddedToken(token, **plain) for token in tokens])
-    ids = tokenizer.convert_tokens_to_ids(list(tokens))
+    extended = tokenizer.get_vocab()
+    ids = [extended.get(token, -1) for token in tokens]
     if tokenizer(SAMPLE, add_special_tokens=False)["input_ids"] != before:
         raise InputError(f"tokens such as {tokens[0]!r} change how ordinary text is cut: choose other names")
-    if len(tokenizer.get_vocab()) - len(vocabulary) != len(tokens) or len(set(ids)) != len(tokens):
+    if len(extended) - len(vocabulary) != len(tokens) or len({*ids, -1}) != len(tokens) + 1:
         raise InputError(f"the tokenizer did not take all of {len(tokens)} tokens as new: choose other names")
 
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = len(matrices(model)["input"])
     trained = torch.tensor(sorted({i for i in vocabulary.values() if i < rows}))
     if rows > max(vocabulary.values()) + 1:
         multiple = max(multiple, min(128, rows & -rows))
@@ -99,8 +101,9 @@ def extend(
 
 def matrices(model: "PreTrainedModel") -> dict[str, torch.nn.Parameter]:
     """The matrices that hold a row per token: `input`, and `output` only where the head is not tied to it."""
-    found = {"input": model.get_input_embeddings().weight}
-    head = model.get_output_embeddings()
+    embedding: Any = model.get_input_embeddings()
+    head: Any = model.get_output_embeddings()
+    found = {"input": embedding.weight}
     if head is not None and head.weight is not found["input"]:
         found["output"] = head.weight
     return found
@@ -122,8 +125,8 @@ INITS = ("mean", "random", "gaussian", "transformers-default", "description", "c
 
 def start_rows(
     matrix: Tensor,
-    trained: Tensor,
     *,
+    trained: Tensor,
     count: int,
     init: str,
     generator: torch.Generator,
@@ -149,8 +152,9 @@ def start_rows(
     if init in ("gaussian", "transformers-default"):
         share = 1.0 if init == "gaussian" else 1e-9
         return initialisers.gaussian(rows, count, generator=generator, share=share)
+    assert described is not None
     texts = initialisers.description(matrix, described)
-    return texts if init == "description" else initialisers.codebook(codebooks, texts)
+    return texts if codebooks is None or init == "description" else initialisers.codebook(codebooks, texts)
 
 
 def extend_checkpoint(
@@ -182,14 +186,14 @@ def extend_checkpoint(
         model, tokenizer = load_language_model(source, dtype=dtype)
         ids = extend(model, tokenizer, tokens)
         generator = torch.Generator().manual_seed(seed)
-        trained = trained_ids(tokenizer, ids, rows=model.get_input_embeddings().weight.shape[0])
+        trained = trained_ids(tokenizer, ids, rows=len(matrices(model)["input"]))
         described = None
         if descriptions is not None:
             texts = [" ".join(descriptions.get(token, ())) for token in tokens]
             described = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-        given = {"count": len(ids), "init": init, "generator": generator}
-        given |= {"described": described, "codebooks": codebooks}
-        rows = {name: start_rows(weight.data, trained, **given) for name, weight in matrices(model).items()}
+        start = partial(start_rows, trained=trained, count=len(ids), init=init, generator=generator)
+        start = partial(start, described=described, codebooks=codebooks)
+        rows = {name: start(weight.data) for name, weight in matrices(model).items()}
         write_rows(model, ids, rows)
         sidecar = Sidecar(list(tokens), ids, levels, init, seed, parent=str(source))
         save_extended(model, tokenizer, folder, sidecar=sidecar, codebooks=codebooks)

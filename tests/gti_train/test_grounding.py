@@ -9,6 +9,7 @@ import torch
 from gti_diag.errors import InputError
 from gti_train.batches import order
 from gti_train.grounding import Answers, GroundingConfig, ground, ground_checkpoint, row_geometry
+from gti_train.loop import LoopConfig
 from gti_train.models import load_language_model
 from gti_train.new_rows import NewRows
 from gti_train.optim import schedule
@@ -81,7 +82,7 @@ def test_gradient_on_a_real_model(smollm2):
     loss = sum((part.backward(), part.detach())[1] for part in goal.losses(range(4)))
     expected = reference_gradients(model, ids, sequences)["input"]
     assert float(loss) == pytest.approx(float(reference_loss(model, sequences)), rel=1e-5)
-    assert float((rows.input.grad - expected).norm() / expected.norm()) < 1e-5
+    assert float((rows.masters["input"].grad - expected).norm() / expected.norm()) < 1e-5
 
 
 def test_small_steps_add_up_in_float32_masters(tiny_lm):
@@ -170,6 +171,20 @@ def test_checkpoint_in_checkpoint_out(tiny_lm, tmp_path):
     assert digest(result, sidecar.ids) == digest(start, sidecar.ids)
     assert digest(result) != digest(start)
     assert sorted(p.name for p in tmp_path.iterdir() if p.name != "base") == ["gti", "mean"]
+
+
+def test_the_second_phase_moves_every_parameter(tiny_lm, tmp_path):
+    extend_checkpoint(tiny_lm(), tmp_path / "mean", tokens=CODES, dtype="float32")
+    phases = [GroundingConfig(steps=2, batch=10), LoopConfig(steps=12, batch=10, learning_rate=3e-3, warmup=2)]
+    records = []
+    ground_checkpoint(
+        tmp_path / "mean", tmp_path / "gti", examples=EXAMPLES, config=phases[0], then=phases[1], dtype="float32",
+        progress=records.append,
+    )  # fmt: skip
+    assert [r.step for r in records] == list(range(1, 15))
+    assert records[-1].loss < 0.8 * records[2].loss
+    start, end = (load_language_model(tmp_path / n, dtype="float32")[0] for n in ("mean", "gti"))
+    assert not any(torch.equal(a, b) for a, b in zip(start.parameters(), end.parameters(), strict=True))
 
 
 def test_bad_input_is_refused_before_anything_is_written(tiny_lm, tmp_path):

@@ -27,7 +27,8 @@ def objective(model, rows, sequences, way, **limits):
 
 
 def loss_and_gradients(model, rows, sequences, way, **limits):
-    rows.zero_grad()
+    for master in rows.masters.values():
+        master.grad = None
     goal, loss = objective(model, rows, sequences, way, **limits), 0.0
     for part in goal.losses(range(len(sequences))):
         part.backward()
