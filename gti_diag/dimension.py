@@ -128,13 +128,12 @@ def nearest_others(
     for start in range(0, n, TILE_ROWS // 2):
         part = centred[start : start + TILE_ROWS // 2]
         gaps = torch.addmm(squares, part, centred.T, alpha=-2)  # ‖y‖² − 2xy orders like the distance from x
-        own = torch.arange(len(part), device=rows.device)
-        gaps[own, own + start] = torch.inf
+        gaps.diagonal(start).fill_(torch.inf)
         found.append(gaps.topk(keep, dim=1, largest=False).indices)
     index = torch.cat(found)
     distance = torch.empty(index.shape, dtype=torch.float64, device=rows.device)
     for start in range(0, n, 256):
-        part = slice(start, start + 256)
-        distance[part] = torch.linalg.vector_norm(rows[index[part]].double() - rows[part, None].double(), dim=2)
+        own = slice(start, start + 256)
+        distance[own] = torch.linalg.vector_norm(rows[index[own]].double() - rows[own, None].double(), dim=2)
     nearest = distance.topk(k, dim=1, largest=False)
     return nearest.values, index.gather(1, nearest.indices)

@@ -16,7 +16,7 @@ def unique_rows(rows: Float[Tensor, "tokens dim"] | Iterable[Tensor]) -> int:
     Rows are counted by a 128-bit digest: for a million rows, two differing ones would be taken for one with
     probability below 1e-26.
     """
-    digests = set()
+    digests: set[bytes] = set()
     for tile in _tiles(rows):
         plain = (tile + 0.0).contiguous().cpu().view(torch.uint8).numpy()
         digests.update(hashlib.blake2b(row, digest_size=16).digest() for row in plain)
@@ -104,7 +104,8 @@ def mean_cosine(rows: Float[Tensor, "tokens dim"], *, centred: bool = False) -> 
     Source: Ethayarajh, How contextual are contextualized word representations? (EMNLP 2019), unsampled.
     """
     _need_rows(rows, 2, "mean cosine")
-    total = sum(units.sum(0) for units in _unit_tiles(rows, centroid(rows) if centred else None))
+    tiles = _unit_tiles(rows, centroid(rows) if centred else None)
+    total = sum((units.sum(0) for units in tiles), start=torch.tensor(0.0))
     return min(1.0, float((total @ total - len(rows)) / (len(rows) * (len(rows) - 1))))
 
 

@@ -1,15 +1,19 @@
 """Tokens with levels (codes of a semantic ID): does the geometry know the levels, and the tree that items span?"""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+import scipy.sparse
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-TILE_ROWS = 4096
+ROUNDING = 1e-14  # a mean cosine distance below this is the rounding of float64: the directions are equal
 
 
-class LevelContrast(NamedTuple):
+@dataclass(frozen=True)
+class LevelContrast:
     """Mean cosine of a level's tokens among themselves, and with the tokens of all other levels."""
 
     level: int
@@ -52,15 +56,18 @@ def level_silhouette(rows: Float[Tensor, "tokens dim"], levels: Int[Tensor, " nu
         raise ValueError("one level: a silhouette needs another to compare with")
     sums = units.new_zeros(len(names), units.shape[1]).index_add_(0, place, units)
     distance = 1 - units @ sums.T / sizes
+    distance = torch.where(distance < ROUNDING, 0.0, distance)
     own = torch.nn.functional.one_hot(place, len(names)).bool()
-    others = distance.masked_fill(own, torch.inf).min(1).values.clamp(min=0)
+    others = distance.masked_fill(own, torch.inf).min(1).values
     size = sizes[place]
-    inside = ((distance[own] * size) / (size - 1).clamp(min=1)).clamp(min=0)  # without the distance 0 to itself
+    inside = distance[own] * size / (size - 1).clamp(min=1)  # without the distance 0 to itself
     larger = torch.maximum(inside, others)
     return torch.where((size == 1) | (larger == 0), 0.0, (others - inside) / larger)
 
 
-def shared_depth(items: Int[Tensor, "items levels"], level: int) -> tuple[Int[Tensor, " codes"], Tensor]:
+def shared_depth(
+    items: Int[Tensor, "items levels"], level: int
+) -> tuple[Int[Tensor, " codes"], Float[Tensor, "codes codes"]]:
     """The tokens of a level (from 1) and, for each two, the expected length of the prefix that their items share.
 
     Σ_{q < level} ⟨D_q(s), D_q(t)⟩, D_q(s) the distribution of the first q codes over the items that hold token s at
@@ -72,17 +79,14 @@ def shared_depth(items: Int[Tensor, "items levels"], level: int) -> tuple[Int[Te
     if not 2 <= level <= items.shape[1]:
         raise ValueError(f"level {level} of {items.shape[1]}: shared prefixes begin at level 2")
     tokens, member = items[:, level - 1].unique(return_inverse=True)
-    depth = torch.zeros(len(tokens), len(tokens), dtype=torch.float64, device=items.device)
+    depth = np.zeros((len(tokens), len(tokens)))
+    members, weights = member.cpu().numpy(), np.bincount(member.cpu().numpy())
     for length in range(1, level):
-        prefixes, prefix = items[:, :length].unique(dim=0, return_inverse=True)
-        pairs = torch.sparse_coo_tensor(
-            torch.stack([member, prefix]), depth.new_ones(len(items)), (len(tokens), len(prefixes))
-        ).coalesce()
-        shares = pairs.to_dense() if len(tokens) * len(prefixes) <= 1 << 24 else pairs
-        weights = torch.bincount(member).double()
-        product = shares @ shares.T
-        depth += (product.to_dense() if product.is_sparse else product) / torch.outer(weights, weights)
-    return tokens, depth
+        _, prefix = items[:, :length].unique(dim=0, return_inverse=True)
+        # Entry (s, p): the share of the items with token s that begin with prefix p. Deep prefixes hold few tokens.
+        shares = scipy.sparse.csr_array((1 / weights[members], (members, prefix.cpu().numpy())))
+        depth += (shares @ shares.T).toarray()
+    return tokens, torch.from_numpy(depth).to(items.device)
 
 
 class PrefixContrast(NamedTuple):
@@ -148,6 +152,9 @@ def block_order(levels: Int[Tensor, " tokens"], codes: Int[Tensor, " tokens"] | 
 def _pairs(rows: Tensor, items: Tensor, level: int) -> tuple[Tensor, Tensor]:
     """Shared depth and cosine of all ordered pairs s ≠ t of a level's tokens: every pair twice."""
     tokens, depth = shared_depth(items, level)
+    dead = tokens[~(rows[tokens] != 0).any(1)]
+    if len(dead):
+        raise ValueError(f"token {int(dead[0])} is all zeros: its cosines are undefined")
     units = _units(rows[tokens], tokens)
     return _off_diagonal(depth), _off_diagonal((units @ units.T).clamp(-1, 1))
 

@@ -1,6 +1,7 @@
 """One group of rows against another: new tokens against the text vocabulary, or a checkpoint against its base."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -123,11 +124,13 @@ def mean_cross_cosine(first: Float[Tensor, "tokens dim"], second: Float[Tensor, 
     """
     if len(first) == 0 or len(second) == 0:
         raise ValueError(f"{len(first)} rows against {len(second)}: a mean cosine needs at least one of each")
-    means = [sum(_units(tile).sum(0) for tile in rows.split(TILE_ROWS)) / len(rows) for rows in (first, second)]
-    return float(means[0] @ means[1])
+    nothing = torch.tensor(0.0)
+    sums = [sum((_units(tile).sum(0) for tile in rows.split(TILE_ROWS)), start=nothing) for rows in (first, second)]
+    return float(sums[0] @ sums[1]) / (len(first) * len(second))
 
 
-class Nearest(NamedTuple):
+@dataclass(frozen=True)
+class Nearest:
     """Cosines and candidate numbers (in the order of the tiles) of each query's nearest, best first."""
 
     cosine: Float[Tensor, "queries k"]
@@ -155,7 +158,7 @@ def nearest(
         found, sure = _search(units, tiles, k=k, work=torch.bfloat16)
         if not bool(sure.all()):
             redone, _ = _search(units[~sure], tiles, k=k, work=torch.float32)
-            found.cosine[~sure], found.index[~sure] = redone
+            found.cosine[~sure], found.index[~sure] = redone.cosine, redone.index
         return found
     return _search(units, tiles, k=k, work=torch.float32)[0]
 

@@ -1,7 +1,11 @@
 """Hypothesis strategies: spectra, and matrices of rows with and without structure."""
 
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
+
+settings.register_profile("busy", deadline=None)  # time on a busy machine says nothing about an example
+settings.load_profile("busy")
 
 
 @st.composite

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gti_diag import geometry
@@ -11,7 +11,6 @@ from tests.conftest import vocabulary_like
 ROW_MEASURES = [geometry.centroid, geometry.dispersion, geometry.median_dispersion]
 
 
-@settings(deadline=None)
 @given(rows=strategies.rows(most=25))
 def test_spread_and_cosines_are_their_literal_definitions(rows):
     literal = rows.numpy()
@@ -24,7 +23,6 @@ def test_spread_and_cosines_are_their_literal_definitions(rows):
     np.testing.assert_allclose(geometry.norms(rows).numpy(), np.linalg.norm(literal, axis=1), rtol=1e-12)
 
 
-@settings(deadline=None)
 @given(rows=strategies.rows(), scale=st.floats(0.01, 100))
 def test_rotation_scale_order_and_translation(rows, scale):
     turned = scale * (rows @ strategies.rotation(rows.shape[1])).flip(0)

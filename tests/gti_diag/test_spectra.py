@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gti_diag import geometry, spectra
@@ -84,7 +84,6 @@ def test_ranks_refuse_what_has_none(name, s, message):
 # --- singular values
 
 
-@settings(deadline=None)
 @given(rows=strategies.rows(), centred=st.booleans(), tile=st.integers(1, 50))
 def test_singular_values_are_those_of_the_svd(rows, centred, tile):
     expected = references.singular_values(rows.numpy(), centred)
@@ -96,7 +95,6 @@ def test_singular_values_are_those_of_the_svd(rows, centred, tile):
         np.testing.assert_allclose(s.numpy(), expected, rtol=1e-6, atol=1e-7 * scale)
 
 
-@settings(deadline=None)
 @given(rows=strategies.rows(), centred=st.booleans())
 def test_singular_values_ignore_rotation_order_and_centred_ones_translation(rows, centred):
     s = singular_values(rows, centred=centred)
