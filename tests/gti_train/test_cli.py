@@ -87,6 +87,16 @@ def test_extend_takes_tokens_from_the_line_or_a_file(command, tiny_lm, tmp_path)
     assert one["new_tokens"] == other["new_tokens"] == ["<x_0>", "<x_1>"]
 
 
+def test_description_start_needs_the_items(command, shop, tiny_lm, tmp_path):
+    items, sids = shop
+    arguments = ("extend", tiny_lm(), "--sids", sids, "--init", "description", "--out", tmp_path / "described")
+    code, _, err = command(*arguments)
+    assert code == 2
+    assert "needs descriptions" in err
+    assert command(*arguments, "--items", items)[0] == 0
+    assert json.loads((tmp_path / "described" / "gti.json").read_text())["init"] == "description"
+
+
 def test_distinct_separates_collisions(command, shop, tmp_path):
     items, _ = shop
     arguments = ("sids", items, "--out", tmp_path / "apart", "--codes", "15,25", "--dimensions", 8)

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from gti_diag.errors import InputError
+from gti_train.catalogue import Catalogue, Item
 from gti_train.semantic_ids import (
     SemanticIds,
     collisions,
+    described,
     load_sids,
     residual_kmeans,
     save_sids,
@@ -95,6 +97,12 @@ def test_impossible_requests_are_refused(vectors, change, message):
         residual_kmeans(vectors, **arguments)
 
 
+def test_codes_are_described_by_their_items():
+    catalogue = Catalogue((Item("p", "Lamp"), Item("q", "Desk"), Item("r", "Shade")))
+    sids = SemanticIds(("p", "q", "r"), torch.tensor([[0], [1], [0]]), (torch.zeros(3, 1),))
+    assert described(sids, catalogue) == {"<a_0>": ["Lamp", "Shade"], "<a_1>": ["Desk"], "<a_2>": []}
+
+
 def test_files_round_trip_and_are_deterministic(tmp_path, sids):
     file = save_sids(sids, tmp_path / "one")
     save_sids(sids, tmp_path / "two")
@@ -134,7 +142,7 @@ def test_damaged_files_are_refused(tmp_path, sids):
 def test_text_vectors_put_like_texts_together():
     texts = ["red wool scarf", "blue wool scarf", "cast iron frying pan", "steel frying pan"]
     vectors = text_vectors(texts, dimensions=3)
-    assert torch.allclose(vectors.mean(dim=0), torch.zeros(vectors.shape[1], dtype=torch.double), atol=1e-12)
+    assert torch.allclose(vectors.norm(dim=1), torch.ones(4, dtype=torch.double))
     nearest = (torch.cdist(vectors, vectors) + torch.eye(4) * 9).argmin(dim=1)
     assert nearest.tolist() == [1, 0, 3, 2]
     assert torch.equal(vectors, text_vectors(texts, dimensions=3))
