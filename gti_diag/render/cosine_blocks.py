@@ -25,6 +25,7 @@ class Panel:
     bounds: tuple[int, ...]  # first cell of each level
     levels: tuple[str, ...]
     tokens_per_cell: float
+    labels: tuple[str, ...] = ()  # of each cell: its first token
 
 
 def points(view: View) -> Panel:
@@ -40,7 +41,9 @@ def points(view: View) -> Panel:
     bounds = tuple(blocks.get("bounds") or [0])
     at = blocks.get("levels") or []
     levels = tuple(f"level {at[start]}" if start < len(at) and at[start] is not None else "new" for start in bounds)
-    return Panel(view.name, cosine, bounds, levels, blocks.get("tokens_per_cell") or 1)
+    return Panel(
+        view.name, cosine, bounds, levels, blocks.get("tokens_per_cell") or 1, tuple(blocks.get("labels") or ())
+    )
 
 
 def limit(panels: Sequence[Panel]) -> float:

@@ -89,16 +89,23 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
     return figure
 
 
-def _ring(axes, panel: Panel, look: Look) -> None:
-    """Point at new tokens that all lie within 1 % of the map's width: the eye would take them for one."""
+def one_point(panel: Panel) -> tuple[int, np.ndarray] | None:
+    """How many new tokens lie where, when all are within 1 % of the map's width: the eye takes them for one."""
     fresh = np.concatenate(list(panel.new.values())) if panel.new else np.empty((0, 2))
-    everything = np.concatenate([panel.text, fresh]) if len(panel.text) else fresh
+    everything = np.concatenate([panel.text, fresh])
     if len(fresh) < 2 or not np.all(np.ptp(fresh, axis=0) <= 0.01 * np.ptp(everything, axis=0)):
+        return None
+    return len(fresh), fresh.mean(axis=0)
+
+
+def _ring(axes, panel: Panel, look: Look) -> None:
+    found = one_point(panel)
+    if found is None:
         return
-    centre = fresh.mean(axis=0)
-    right = centre[0] > everything[:, 0].mean()
+    count, centre = found
+    right = len(panel.text) > 0 and centre[0] > panel.text[:, 0].mean()
     axes.annotate(
-        f"all {number(len(fresh))} new\ntokens here",
+        f"all {number(count)} new\ntokens here",
         centre,
         xytext=(-26 if right else 26, 26),
         textcoords="offset points",

@@ -147,7 +147,7 @@ def interval(bounds: Sequence[float | None] | None) -> str:
     """`[low, high]`, or nothing."""
     if not bounds or any(bound is None for bound in bounds):
         return ""
-    return f"[{bounds[0]:.2f}, {bounds[1]:.2f}]"
+    return f"[{similarity(bounds[0])}, {similarity(bounds[1])}]"
 
 
 def p_value(value: float | None) -> str:
