@@ -1,54 +1,10 @@
 """The geometry of new token rows while they train: a callback for the Trainer of transformers, and those built on it (TRL)."""
 
-import logging
-import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import torch
-from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
-from . import geometry, spectra
-from .errors import InputError
-from .live_rows import readers, row_count, unwrapped
-from .tokens import code_like
-from .verdict import THRESHOLDS
-
-log = logging.getLogger(__name__)
-MOST_ROWS = 1024  # of the new and of the old rows, each: bounds a measurement whatever the vocabulary
-ACTIONS = ("ignore", "warn", "stop")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Rows at one step: new ones, old ones, and the same old ones at the start."""
-
-    new: Tensor
-    old: Tensor
-    start: Tensor
-
-
-def _effective_rank(rows: Tensor, *, centred: bool) -> float:
-    return spectra.effective_rank(spectra.singular_values(rows, centred=centred))
-
-
-# Every measure is a number of one sample; one that does not exist at a step (identical rows have no centred rank) is left out.
-MEASURES: dict[str, Callable[[Sample], float]] = {
-    "dispersion_ratio": lambda s: geometry.dispersion(s.new) / geometry.dispersion(s.old),
-    "median_dispersion_ratio": lambda s: geometry.median_dispersion(s.new) / geometry.median_dispersion(s.old),
-    "effective_rank": lambda s: _effective_rank(s.new, centred=False),
-    "effective_rank_centred": lambda s: _effective_rank(s.new, centred=True),
-    "mean_cosine": lambda s: geometry.mean_cosine(s.new),
-    "distinct_share": lambda s: geometry.unique_rows(s.new) / len(s.new),
-    "norm_mean": lambda s: float(geometry.norms(s.new).mean()),
-    "old_row_drift": lambda s: float(
-        torch.linalg.norm((s.old - s.start).double()) / torch.linalg.norm(s.start.double())
-    ),
-}
-DEFAULT = ("dispersion_ratio", "effective_rank_centred", "distinct_share", "norm_mean", "old_row_drift")
+from .watch import Watch
 
 
 class EmbeddingGeometryCallback(TrainerCallback):
@@ -58,118 +14,30 @@ class EmbeddingGeometryCallback(TrainerCallback):
     that is not tied. At most 1024 new and 1024 old rows are read, evenly spread, through the embedding itself, so that
     adapters count; of a matrix sharded by FSDP2, only those rows travel.
 
-    Args:
-        new: ids of the new tokens, a regular expression on token strings, or None for added tokens that look like codes.
-        measures: names from MEASURES.
-        every: steps between measurements; there is one before the first step as well.
-        on_collapse: ignore, warn or stop when the spread of the new rows is below the verdict's threshold (0.01 of the
-            old rows'), from the first measurement after the start.
-        on_drift: the same when any old row read differs from its start by one bit; `ignore` unless old rows are frozen.
+    Args: those of `Watch`: new, measures, every, on_collapse, on_drift.
 
     Raises:
-        InputError: a measure or action that does not exist; at the start of training, no new tokens.
+        InputError: as `Watch`; at the start of training, no new tokens.
     """
 
-    def __init__(
-        self,
-        new: Sequence[int] | Tensor | str | None = None,
-        *,
-        measures: Sequence[str] = DEFAULT,
-        every: int = 100,
-        on_collapse: str = "warn",
-        on_drift: str = "ignore",
-    ):
-        unknown = [name for name in measures if name not in MEASURES]
-        if unknown:
-            raise InputError(f"no measure {unknown[0]!r}: choose from {', '.join(MEASURES)}")
-        for name, action in (("on_collapse", on_collapse), ("on_drift", on_drift)):
-            if action not in ACTIONS:
-                raise InputError(f"{name}={action!r}: choose from {', '.join(ACTIONS)}")
-        if every < 1:
-            raise InputError(f"every={every}: measure every 1 step or more")
-        self.new, self.measures, self.every = new, tuple(measures), every
-        self.on_collapse, self.on_drift = on_collapse, on_drift
-        self.ids: Tensor | None = None
-        self.old: Tensor | None = None
-        self.start: dict[str, Tensor] = {}
-        self.told: set[str] = set()
+    def __init__(self, *args, **settings):
+        self.watch = Watch(*args, **settings)
 
     def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
-        embedding = unwrapped(model).get_input_embeddings()
-        count = row_count(embedding)
-        new = new_ids(self.new, processing_class, rows=count)
-        self.ids = new[_evenly(len(new))]
-        others = torch.ones(count, dtype=torch.bool)
-        others[new] = False
-        known = (
-            len(processing_class) if processing_class is not None and hasattr(processing_class, "__len__") else count
-        )
-        others[known:] = False  # padding
-        if not others.any():
-            raise InputError("every token is new: there are no old rows to compare with")
-        self.old = others.nonzero()[:, 0]
-        self.old = self.old[_evenly(len(self.old))]
-        self.start, self.told = {}, set()
-        return self._measure(state, control, model)
+        self.watch.begin(model, processing_class)
+        return self._look(state, control, model)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        if state.global_step % self.every == 0:
-            return self._measure(state, control, model)
+        return self._look(state, control, model) if state.global_step % self.watch.every == 0 else control
+
+    def _look(self, state, control, model):
+        values, stop = self.watch.look(model, step=state.global_step, speak=state.is_world_process_zero)
+        control.should_training_stop |= stop
+        _log(values, state)
         return control
 
-    def _measure(self, state, control, model):
-        values: dict[str, float] = {}
-        alarms: list[tuple[str, str, str]] = []
-        for role, read in readers(model).items():  # every process takes part: rows may be sharded
-            wanted = torch.cat([self.ids, self.old])
-            rows = read(wanted).float().cpu()
-            new, old = rows.split([len(self.ids), len(self.old)])
-            first = role not in self.start
-            start = self.start.setdefault(role, old.clone())
-            sample = Sample(new, old, start)
-            prefix = "geometry/" if role == "input" else f"geometry/{role}/"
-            values |= {prefix + name: value for name, value in _values(self.measures, sample).items()}
-            alarms += [] if first else self._alarms(sample, role)
-        for kind, action, text in alarms:
-            if action == "stop":
-                control.should_training_stop = True
-            if (action == "stop" or kind not in self.told) and state.is_world_process_zero:
-                log.warning("step %d: %s", state.global_step, text)
-            self.told.add(kind)
-        self.told &= {kind for kind, _, _ in alarms}  # a thing that went away is told again when it comes back
-        _logged(values, state)
-        return control
 
-    def _alarms(self, sample: Sample, role: str) -> Iterable[tuple[str, str, str]]:
-        limit = THRESHOLDS["dispersion_ratio"].value
-        if self.on_collapse != "ignore" and len(sample.new) > 1:
-            ratio = min(MEASURES[name](sample) for name in ("dispersion_ratio", "median_dispersion_ratio"))
-            if ratio < limit:
-                text = (
-                    f"the new {role} rows are near enough one point: their spread is {ratio:.2g} of the old rows' "
-                    f"(below {limit}); do they receive gradients, and is their learning rate large enough?"
-                )
-                yield f"collapse {role}", self.on_collapse, text
-        if self.on_drift != "ignore" and not torch.equal(sample.old, sample.start):
-            moved = int((sample.old != sample.start).any(1).sum())
-            text = (
-                f"{moved} of {len(sample.old)} old {role} rows moved though they should be frozen "
-                f"(relative change {MEASURES['old_row_drift'](sample):.2g}); does weight decay or momentum reach them?"
-            )
-            yield f"drift {role}", self.on_drift, text
-
-
-def _values(names: Sequence[str], sample: Sample) -> dict[str, float]:
-    found = {}
-    for name in names:
-        try:
-            found[name] = MEASURES[name](sample)
-        except ValueError as error:  # undefined here, for example the centred rank of identical rows
-            log.debug("%s: %s", name, error)
-    return found
-
-
-def _logged(values: dict[str, float], state) -> None:
+def _log(values: dict[str, float], state) -> None:
     """Through the Trainer whose callback this is; into its history where there is none on the stack.
 
     The Trainer hands callbacks no reference to itself, and runs its trackers before the user's callbacks, so entries added
@@ -183,37 +51,3 @@ def _logged(values: dict[str, float], state) -> None:
             return
         frame = frame.f_back
     state.log_history.append({**values, "step": state.global_step})
-
-
-# --- which rows -----------------------------------------------------------------------------------------------------
-
-
-def new_ids(new: Sequence[int] | Tensor | str | None, tokenizer: Any, *, rows: int) -> Tensor:
-    """Ids of the new tokens, ascending.
-
-    Raises:
-        InputError: there are none, or they are not rows of the matrix.
-    """
-    if new is None or isinstance(new, str):
-        if tokenizer is None or not hasattr(tokenizer, "get_vocab"):
-            raise InputError(
-                "EmbeddingGeometryCallback needs new=[ids]: the Trainer has no tokenizer (processing_class)"
-            )
-        if new is None:
-            added = {id: str(token) for id, token in tokenizer.added_tokens_decoder.items()}
-            found = sorted(code_like(added))
-            how = "no added token looks like a code such as <a_12>"
-        else:
-            found = sorted(id for token, id in tokenizer.get_vocab().items() if re.search(new, token))
-            how = f"{new!r} matches no token"
-        if not found:
-            raise InputError(f"EmbeddingGeometryCallback: {how}; give new=[ids]")
-    else:
-        found = sorted({int(id) for id in new})
-    if not found or not 0 <= found[0] <= found[-1] < rows:
-        raise InputError(f"EmbeddingGeometryCallback: new ids must be rows of the embedding, 0..{rows - 1}")
-    return torch.tensor(found)
-
-
-def _evenly(count: int) -> Tensor:
-    return torch.linspace(0, count - 1, min(count, MOST_ROWS)).round().long()

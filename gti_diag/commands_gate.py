@@ -12,6 +12,7 @@ from .cli import (
     Checkpoint,
     Checkpoints,
     Device,
+    Items,
     MatrixName,
     MaxMemory,
     New,
@@ -33,6 +34,7 @@ def baseline(
     base: Base = None,
     new: New = "auto",
     reference: Reference = None,
+    items: Items = None,
     matrix: MatrixName = "auto",
     tensor: Tensor = None,
     seed: Seed = 0,
@@ -43,7 +45,9 @@ def baseline(
     """Keep a checkpoint's measures as the baseline that `check` compares with."""
     from . import gate
 
-    options = _options(base=base, new=new, reference=reference, matrix=matrix, tensor=tensor, seed=seed, device=device)
+    options = _options(
+        base=base, new=new, reference=reference, items=items, matrix=matrix, tensor=tensor, seed=seed, device=device
+    )
     with cli._progress(quiet) as progress:
         analysis = gate.analysis_of(
             checkpoint, **options, max_memory=cli.parse_bytes(max_memory), progress=progress, command=_command()
@@ -62,6 +66,7 @@ def check(
     base: Base = None,
     new: New = "auto",
     reference: Reference = None,
+    items: Items = None,
     matrix: MatrixName = "auto",
     tensor: Tensor = None,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
@@ -95,7 +100,9 @@ def check(
     against = None if update else baseline
     if against is not None:
         gate.read_baseline(against)
-    options = _options(base=base, new=new, reference=reference, matrix=matrix, tensor=tensor, seed=seed, device=device)
+    options = _options(
+        base=base, new=new, reference=reference, items=items, matrix=matrix, tensor=tensor, seed=seed, device=device
+    )
     with cli._progress(quiet) as progress:
         analysis = gate.analysis_of(
             checkpoint, **options, max_memory=cli.parse_bytes(max_memory), progress=progress, command=_command()
@@ -122,6 +129,7 @@ def trajectory(
     base: Base = None,
     new: New = "auto",
     reference: Reference = None,
+    items: Items = None,
     matrix: MatrixName = "auto",
     tensor: Tensor = None,
     out: Annotated[Path, typer.Option(help="Folder for trajectory.jsonl and the figure.")] = Path(
@@ -142,7 +150,9 @@ def trajectory(
     """
     from . import trajectory as runs
 
-    options = _options(base=base, new=new, reference=reference, matrix=matrix, tensor=tensor, seed=seed, device=device)
+    options = _options(
+        base=base, new=new, reference=reference, items=items, matrix=matrix, tensor=tensor, seed=seed, device=device
+    )
     options["max_memory"] = cli.parse_bytes(max_memory)
     for found in runs.follow(checkpoints, out, jobs=jobs, interval=interval if watch else None, **options):
         runs.draw(out, style=style)

@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from gti_diag import callback as module
-from gti_diag import live_rows
-from gti_diag.callback import MEASURES, EmbeddingGeometryCallback
+from gti_diag import live_rows, watch
+from gti_diag.callback import EmbeddingGeometryCallback
 from gti_diag.errors import InputError
 
 CODES = [f"<a_{code}>" for code in range(8)]
@@ -58,7 +57,7 @@ def test_measures_reach_the_history_and_trackers_every_n_steps(parts, tmp_path):
 
     run = trainer(parts, tmp_path, EmbeddingGeometryCallback(every=2), tracker=Tracker())
     run.train()
-    expected = {f"geometry/{name}" for name in module.DEFAULT}
+    expected = {f"geometry/{name}" for name in watch.DEFAULT}
     logged = {line["step"]: line for line in run.state.log_history if "geometry/norm_mean" in line}
     assert list(logged) == [0, 2, 4]
     assert [(step, names) for step, names in Tracker.seen if names] == [(step, expected) for step in (0, 2, 4)]
@@ -68,17 +67,17 @@ def test_measures_reach_the_history_and_trackers_every_n_steps(parts, tmp_path):
 def test_values_are_those_of_the_checkpoint_itself(parts, tmp_path):
     from gti_diag import geometry
 
-    callback = EmbeddingGeometryCallback(measures=list(MEASURES), every=1)
+    callback = EmbeddingGeometryCallback(measures=list(watch.MEASURES), every=1)
     run = trainer(parts, tmp_path, callback, max_steps=1)
     run.train()
     rows = parts[0].get_input_embeddings().weight.detach()
     new = new_rows(parts)
-    assert callback.ids.tolist() == new
+    assert callback.watch.ids.tolist() == new
     last = [line for line in run.state.log_history if "geometry/mean_cosine" in line][-1]
     assert last["geometry/mean_cosine"] == pytest.approx(geometry.mean_cosine(rows[new]), rel=1e-6)
-    expected = geometry.dispersion(rows[new]) / geometry.dispersion(rows[callback.old])
+    expected = geometry.dispersion(rows[new]) / geometry.dispersion(rows[callback.watch.old])
     assert last["geometry/dispersion_ratio"] == pytest.approx(expected, rel=1e-6)
-    assert not set(callback.old.tolist()) & set(new)
+    assert not set(callback.watch.old.tolist()) & set(new)
 
 
 @pytest.mark.parametrize("action,steps", [("warn", 4), ("stop", 1), ("ignore", 4)])
@@ -86,7 +85,7 @@ def test_a_collapse_is_told_once_or_stops(parts, tmp_path, caplog, action, steps
     weight = parts[0].get_input_embeddings().weight
     weight.data[new_rows(parts)] = weight.data.mean(0)
     run = trainer(parts, tmp_path, EmbeddingGeometryCallback(every=1, on_collapse=action), learning_rate=0.0)
-    with caplog.at_level(logging.WARNING, logger="gti_diag.callback"):
+    with caplog.at_level(logging.WARNING, logger="gti_diag.watch"):
         run.train()
     told = [record.getMessage() for record in caplog.records if "near enough one point" in record.getMessage()]
     assert run.state.global_step == steps
@@ -105,7 +104,7 @@ def test_old_rows_that_move_although_frozen_stop_the_run(parts, tmp_path, caplog
     callback = EmbeddingGeometryCallback(every=1, on_drift="stop")
     decay = 0.0 if frozen else 0.5
     run = trainer(parts, tmp_path, callback, weight_decay=decay, learning_rate=1e-2)
-    with caplog.at_level(logging.WARNING, logger="gti_diag.callback"):
+    with caplog.at_level(logging.WARNING, logger="gti_diag.watch"):
         run.train()
     assert run.state.global_step == (4 if frozen else 1)
     assert any("does weight decay or momentum reach them" in r.getMessage() for r in caplog.records) is not frozen
@@ -147,9 +146,9 @@ def test_rows_are_those_the_model_uses_with_a_peft_adapter(parts, settings):
 def test_ids_come_from_a_pattern_from_code_tokens_or_as_given(parts):
     tokenizer, new = parts[1], new_rows(parts)
     rows = len(tokenizer)
-    assert module.new_ids(None, tokenizer, rows=rows).tolist() == new
-    assert module.new_ids("^<a_[01]>$", tokenizer, rows=rows).tolist() == new[:2]
-    assert module.new_ids(torch.tensor(new[::-1]), None, rows=rows).tolist() == new
+    assert watch.new_ids(None, tokenizer, rows=rows).tolist() == new
+    assert watch.new_ids("^<a_[01]>$", tokenizer, rows=rows).tolist() == new[:2]
+    assert watch.new_ids(torch.tensor(new[::-1]), None, rows=rows).tolist() == new
 
 
 @pytest.mark.parametrize(
@@ -158,7 +157,7 @@ def test_ids_come_from_a_pattern_from_code_tokens_or_as_given(parts):
 )
 def test_no_new_rows_is_an_error(parts, new, message):
     with pytest.raises(InputError, match=message):
-        module.new_ids(new, parts[1], rows=400)
+        watch.new_ids(new, parts[1], rows=400)
 
 
 @pytest.mark.parametrize(
@@ -173,12 +172,12 @@ def test_settings_that_do_not_exist_are_refused_before_training(settings, messag
 
 
 def test_ids_without_a_tokenizer_must_be_given():
-    with pytest.raises(InputError, match="has no tokenizer"):
-        module.new_ids(None, None, rows=10)
+    with pytest.raises(InputError, match="without a tokenizer they cannot be found"):
+        watch.new_ids(None, None, rows=10)
 
 
 def test_at_most_1024_rows_of_each_kind_are_read(parts, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MOST_ROWS", 5)
+    monkeypatch.setattr(watch, "MOST_ROWS", 5)
     read = []
     monkeypatch.setattr(live_rows, "input_rows", lambda embedding, ids: read.append(len(ids)) or embedding(ids))
     trainer(parts, tmp_path, EmbeddingGeometryCallback(every=1), max_steps=1).train()
@@ -194,6 +193,48 @@ def test_a_model_inside_a_wrapper_is_found(parts):
     assert live_rows.unwrapped(Wrapper(Wrapper(parts[0]))) is parts[0]
 
 
+@pytest.mark.parametrize("action,steps", [("warn", 4), ("stop", 2)])
+def test_lightning_logs_and_stops_alike(parts, tmp_path, action, steps):
+    lightning = pytest.importorskip("lightning.pytorch")
+    from lightning.pytorch.loggers import Logger
+
+    from gti_diag.lightning_callback import LightningEmbeddingGeometry
+
+    class Module(lightning.LightningModule):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def training_step(self, batch, index):
+            return self.model(input_ids=batch, labels=batch).loss
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    class Record(Logger):
+        name, version, seen = "record", 0, []
+
+        def log_metrics(self, metrics, step=None):
+            self.seen.append((step, metrics.get("geometry/dispersion_ratio")))
+
+        def log_hyperparams(self, *args, **kwargs):
+            pass
+
+    Record.seen = []
+    model, tokenizer, data = parts
+    weight = model.get_input_embeddings().weight
+    weight.data[new_rows(parts)] = weight.data.mean(0)
+    batches = torch.utils.data.DataLoader([torch.tensor(row["input_ids"]) for row in data], batch_size=2)
+    callback = LightningEmbeddingGeometry(tokenizer=tokenizer, every=2, on_collapse=action)
+    run = lightning.Trainer(max_steps=4, callbacks=[callback], logger=Record(), accelerator="cpu", enable_progress_bar=False,
+                            enable_model_summary=False, enable_checkpointing=False, default_root_dir=tmp_path)  # fmt: skip
+    run.fit(Module(model), batches)
+    assert run.global_step == steps
+    looks = [(step, ratio) for step, ratio in Record.seen if ratio is not None]
+    assert [step for step, _ in looks] == list(range(0, steps + 1, 2))
+    assert max(ratio for _, ratio in looks) < 1e-6
+
+
 SHARDED = """
 import torch
 from torch import distributed, nn
@@ -203,7 +244,7 @@ from gti_diag.live_rows import input_rows, matrix_rows
 
 distributed.init_process_group("gloo")
 torch.manual_seed(0)
-embedding = nn.Embedding(11, 3)  # 11 rows over 3 processes: 4, 4 and 3
+embedding = nn.Embedding(11, 3)  # 11 rows over 2 processes: 6 and 5
 whole = embedding.weight.detach().clone()
 ids = torch.tensor([10, 0, 5, 6, 5])
 model = nn.Sequential(embedding, nn.Linear(3, 3))
@@ -218,7 +259,7 @@ distributed.destroy_process_group()
 
 
 def test_rows_of_a_matrix_sharded_by_fsdp_are_gathered_exactly(tmp_path):
-    processes = 3
+    processes = 2
     script = tmp_path / "sharded.py"
     script.write_text(SHARDED)
     with socket.socket() as free:
