@@ -5,11 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import rsa
+from . import alignment, rsa
 from .group_measures import Measured
 
 CONFIDENCE = 0.95
 EXACT_TOKENS = 2048  # rank statistics are resampled up to here: memory and time grow with the square
+OVERLAP_K = 10
+OVERLAP_TOKENS = 4096  # neighbours are searched among this many evenly chosen tokens
 FEWEST = 4  # three tokens have three pairs: no correlation worth the name
 
 
@@ -45,10 +47,23 @@ def _agreement(rows: Tensor, vectors: Tensor, generator: Callable[[str], torch.G
             _statistic(entry, statistic, rows, vectors, lambda kind, name=name: generator(f"{purpose} {name} {kind}"))
         found[name] = entry.values
         undefined |= {f"{name}.{key}": reason for key, reason in entry.undefined.items()}
+    found["alignment"] = _alignment(rows, vectors, undefined)
     rank = Measured()
     if found["spearman"]["value"] is not None and n <= EXACT_TOKENS:
         rank.add("rho_a", lambda: rsa.rho_a(rows, vectors))
     return {**found, "rho_a": rank.values.get("rho_a"), "undefined": undefined}
+
+
+def _alignment(rows: Tensor, vectors: Tensor, undefined: dict[str, str]) -> dict:
+    """Agreement beyond pairwise similarities: CKA, Procrustes distance, shared neighbours."""
+    found = Measured()
+    found.add("cka", lambda: alignment.linear_cka(rows, vectors, debiased=False))
+    found.add("cka_debiased", lambda: alignment.linear_cka(rows, vectors, debiased=True))
+    found.add("procrustes", lambda: alignment.procrustes_distance(rows, vectors))
+    some = torch.linspace(0, len(rows) - 1, min(len(rows), OVERLAP_TOKENS)).round().long().to(rows.device)
+    found.add("neighbourhood_overlap", lambda: alignment.neighbourhood_overlap(rows[some], vectors[some], k=OVERLAP_K))
+    undefined |= {f"alignment.{name}": reason for name, reason in found.undefined.items()}
+    return found.values | {"neighbours": OVERLAP_K, "overlap_by_chance": OVERLAP_K / max(1, len(some) - 1)}
 
 
 def _statistic(entry: Measured, statistic, rows: Tensor, vectors: Tensor, generator) -> None:
