@@ -122,3 +122,19 @@ def test_real_lines_are_slim_drawn_and_the_same_from_several_processes(run, tmp_
 def test_one_checkpoint_makes_no_figure(run, counted, tmp_path):
     next(trajectory.follow([str(run / "checkpoint-9")], tmp_path / "out"))
     assert trajectory.draw(tmp_path / "out") == []
+
+
+def test_the_command_prints_a_line_per_checkpoint_and_draws(run, counted, capsys, monkeypatch, tmp_path):
+    import sys
+
+    from gti_diag import cli
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["gti-diag", "trajectory", f"{run}/checkpoint-*", "--out", str(out)])
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in shown] == ["9", "10", "100"]
+    assert sorted(path.name for path in out.iterdir() if path.is_file()) == [
+        "trajectory.jsonl", "trajectory.png", "trajectory.svg"
+    ]  # fmt: skip
