@@ -12,8 +12,8 @@ from .view import Missing, View
 NAME = "levels"
 TITLE = "Similarity level by level"
 CAPTION = (
-    "Mean cosine of a level's codes with each other (filled) and with codes of other levels (hollow). "
-    "A gap between the two means that the rows know their level."
+    "Mean cosine, about the centroid of all codes, of a level's codes with each other (filled) and with codes of "
+    "other levels (hollow). A gap between the two means that the rows know their level."
 )
 
 
@@ -32,10 +32,11 @@ def points(view: View) -> Panel:
     Raises:
         Missing: the new tokens have no levels.
     """
-    levels = ((view.body.get("hierarchy") or {}).get("levels")) or {}
+    hierarchy = view.body.get("hierarchy") or {}
+    levels = hierarchy.get("levels") or {}
     kept = {int(level): entry for level, entry in levels.items() if entry.get("within") is not None}
     if not kept:
-        raise Missing(view.reason("hierarchy"))
+        raise Missing((hierarchy.get("undefined") or {}).get("levels") or view.reason("hierarchy"))
     order = sorted(kept)
     within = tuple(kept[level]["within"] for level in order)
     return Panel(view.name, tuple(order), within, tuple(kept[level].get("between") for level in order), view.place)
@@ -57,7 +58,7 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
     axes.axhline(0, color=look["muted"], lw=0.6, zorder=1)
     axes.set_xticks(range(len(places)), [f"level {level}" for level in places])
     axes.set_xlim(-0.5, len(places) - 0.5)
-    axes.set_ylabel("mean cosine")
+    axes.set_ylabel("mean cosine about the centroid")
     handles, labels = axes.get_legend_handles_labels() if len(panels) > 1 else ([], [])
     for label, face in (("same level", look["muted"]), ("other levels", look["rc"]["axes.facecolor"])):
         handles.append(Line2D([], [], ls="", marker="o", ms=4.5, mec=look["muted"], mfc=face))

@@ -57,7 +57,8 @@ class View:
             return recorded
         if not (self.body.get("groups") or {}).get("new"):
             return "no new tokens"
-        return "no reference vectors were given (--reference)" if name == "rsa" else f"the analysis has no {name}"
+        known = {"rsa": "no reference vectors were given (--reference)", "hierarchy": "the new tokens have no levels"}
+        return known.get(name, f"the analysis has no {name}")
 
     @property
     def verdict(self) -> dict[str, Any]:

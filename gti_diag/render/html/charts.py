@@ -110,7 +110,11 @@ def _dumbbells(panels: Sequence[levels.Panel]) -> Chart:
                            "line": {"color": _colour(panel.place), "width": 2}},
                 "hovertemplate": f"{kind}, %{{x}}: %{{y:.3f}}<extra></extra>",
             })  # fmt: skip
-    layout = {"yaxis": {"title": {"text": "mean cosine"}, "zeroline": True}, "scattermode": "group", "scattergap": 0.5}
+    layout = {
+        "yaxis": {"title": {"text": "mean cosine about the centroid"}, "zeroline": True},
+        "scattermode": "group",
+        "scattergap": 0.5,
+    }
     return {"data": traces, "layout": layout}
 
 
