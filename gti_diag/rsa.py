@@ -18,6 +18,7 @@ geometry; a space in which all pairs are equally far apart cannot be correlated 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,7 @@ Rows = Float[Tensor, "_tokens _dim"]  # equal counts are checked by hand, to say
 Statistic = Callable[[Tensor, Tensor], float]
 
 CONSTANT = 1e-12  # a sum of squares below this share of its terms is rounding only
+JACKKNIFE_TOKENS = 512  # up to here tokens are also left out one by one, which sees more of a small sample's spread
 BATCH = 1 << 23  # numbers held at a time while tokens are permuted or redrawn
 FLOAT64_TOKENS = (
     4096  # redrawing this many tokens a thousand times in float64 takes seconds; more are redrawn in float32
@@ -128,15 +130,22 @@ def rsa_interval(
     confidence: float = 0.95,
     generator: torch.Generator,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval over tokens: tokens are redrawn with replacement, and a token is never paired with its own copy.
+    """Bootstrap interval over tokens: tokens are redrawn with replacement, and a token is never paired with its own copy.
 
     Tokens are the units, since pairs that share a token are not independent. A token drawn w times enters with weight w, so the pair
-    (i, j) weighs w_i w_j; copies of one token (whose dissimilarity 0 is no evidence) weigh nothing. Rank statistics are ranked anew in
-    every sample.
+    (i, j) weighs w_i w_j; copies of one token (whose dissimilarity 0 is no evidence) weigh nothing.
+
+    The variance of such redraws is V1 + 3 V2, where that of the statistic is V1 + V2: V1 stems from tokens, V2 = sigma^2 / pairs from
+    what pairs have of their own (their influence minus both tokens' mean influence), which is redrawn three times over. For unrelated
+    spaces V1 = 0, and plain percentiles would be sqrt 3 too wide. So the percentiles' distances from the observed value are rescaled to
+    the variance V1 + V2: that of the redraws less 2 V2, or, up to `JACKKNIFE_TOKENS` tokens, that of the jackknife (V1 + 2 V2) less V2.
+    Measured coverage of nominal 95 % intervals: see reports/benchmarks/rsa.md.
 
     Raises: ValueError for a statistic other than `pearson_rsa`, `spearman_rsa`, `rho_a`, for fewer than two samples, a confidence
-        outside (0, 1), or as the statistic does.
-    Source: Efron & Tibshirani 1993, section 13.3; dropping self-pairs as Nili et al. 2014, doi 10.1371/journal.pcbi.1003553.
+        outside (0, 1), fewer than 4 tokens, or as the statistic does.
+    Source: Efron & Tibshirani 1993, section 13.3; self-pairs: Nili et al. 2014, doi 10.1371/journal.pcbi.1003553; the variance by
+        Hoeffding 1948, doi 10.1214/aoms/1177730196 (U-statistics of degree 2), as corrected for in Schuett et al. 2023,
+        doi 10.7554/eLife.82566.
     """
     if statistic not in _REWEIGHTED:
         raise ValueError(
@@ -146,17 +155,28 @@ def rsa_interval(
         raise ValueError(
             f"samples is {samples}, confidence {confidence}: need at least 2 samples and 0 < confidence < 1"
         )
+    require_pairing(x, y, fewest=4)
     n = len(x)
     draws = torch.randint(n, (samples, n), generator=generator, device=generator.device).to(x.device)
     weights = torch.zeros(samples, n, dtype=torch.float64, device=x.device)
     weights.scatter_add_(1, draws, torch.ones_like(weights))
-    values = _REWEIGHTED[statistic](x, y, weights)
+    left_out = 1 - torch.eye(n if n <= JACKKNIFE_TOKENS else 0, n, dtype=torch.float64, device=x.device)
+    values, pair_variance = _REWEIGHTED[statistic](x, y, torch.cat([weights, left_out]))
+    values, without = values.split([samples, len(left_out)])
     if not torch.isfinite(values).all():
         raise ValueError(
             f"{n} tokens, redrawn, leave samples without a correlation: too few different tokens for an interval"
         )
     tail = (1 - confidence) / 2
-    low, high = values.cpu().quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    percentiles = values.cpu().quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))
+    variance = values.var().item()
+    if len(without):
+        corrected = (n - 1) * without.var(correction=0).item() - pair_variance
+    else:
+        corrected = variance - 2 * pair_variance
+    observed = statistic(x, y)
+    rescaled = (max(corrected, pair_variance) / variance) ** 0.5 * (percentiles - observed)
+    low, high = (observed + rescaled).clamp(-1, 1).tolist()
     return low, high
 
 
@@ -192,7 +212,7 @@ class _Pearson:
             own.append(terms - 4 * n * n / (n - 1) * halves.mean().item() ** 2)
             if own[-1] <= CONSTANT * terms:
                 raise ValueError(f"all pairs of {name} are equally dissimilar: a correlation with them is undefined")
-        self.scale = (own[0] * own[1]) ** 0.5
+        self.own, self.scale = own, (own[0] * own[1]) ** 0.5
         self.constant = 4 * n * n / (n - 1) * (self.a.mean() * self.b.mean()).item()
         self.a -= self.a.mean()
         self.b -= self.b.mean()
@@ -219,15 +239,17 @@ def _pearson_permuted(x: Rows, y: Rows, orders: Tensor) -> tuple[float, Tensor]:
     return pearson.observed, pearson.permuted(orders)
 
 
-def _pearson_reweighted(x: Rows, y: Rows, weights: Float[Tensor, "samples tokens"]) -> Float[Tensor, " samples"]:
+def _pearson_reweighted(x: Rows, y: Rows, weights: Float[Tensor, "samples tokens"]) -> tuple[Tensor, float]:
     """Weighted correlations for all samples at once: sums over pairs i < j are quadratic forms w' M w, taken tile by tile."""
-    spaces = _prepared(x, y)
-    n, dtype = len(x), torch.float64 if len(x) <= FLOAT64_TOKENS else torch.float32
-    halves = [torch.linalg.vector_norm(offsets, dim=1).square() / 2 for offsets in spaces]
-    means = [2 * n / (n - 1) * half.mean() for half in halves]  # of all dissimilarities; what is left of them is small
-    shifted = [(half - mean / 2).to(dtype) for half, mean in zip(halves, means, strict=True)]
-    spaces = [offsets.to(dtype) for offsets in spaces]
+    pearson = _Pearson(x, y)
+    n, observed, dtype = len(x), pearson.observed, torch.float64 if len(x) <= FLOAT64_TOKENS else torch.float32
+    spaces = []  # offsets and half squares for which dissimilarities have mean 0 and variance 1
+    for offsets, own in zip((pearson.r, pearson.s), pearson.own, strict=True):
+        scaled = offsets / (own / (n * (n - 1))) ** 0.25
+        half = torch.linalg.vector_norm(scaled, dim=1).square() / 2
+        spaces.append((scaled.to(dtype), (half - n / (n - 1) * half.mean()).to(dtype)))
     sums = torch.zeros(5, len(weights), dtype=torch.float64, device=weights.device)
+    influence, squares = torch.zeros(n, dtype=torch.float64, device=weights.device), 0.0
     step = max(1, min(512, BATCH // 4 // len(weights)))
     wide = max(step, BATCH // 4 // max(step, len(weights)))
     weight = weights.to(dtype)
@@ -237,34 +259,47 @@ def _pearson_reweighted(x: Rows, y: Rows, weights: Float[Tensor, "samples tokens
             columns = slice(j, j + wide)
             d, e = (
                 (half[rows, None] + half[columns] - offsets[rows] @ offsets[columns].T).triu_(1 + i - j)
-                for offsets, half in zip(spaces, shifted, strict=True)
+                for offsets, half in spaces
             )
-            for at, form in enumerate((d, e, d * e, d * d, e * e)):
+            forms = d, e, d * e, d * d, e * e
+            for at, form in enumerate(forms):
                 sums[at] += ((weight[:, rows] @ form) * weight[:, columns]).sum(1)
+            of_pairs = forms[2] - observed / 2 * (forms[3] + forms[4])
+            influence[rows] += of_pairs.sum(1)
+            influence[columns] += of_pairs.sum(0)
+            squares += of_pairs.square().sum().item()
     pairs = (n * n - weights.square().sum(1)) / 2
     d, e, de, dd, ee = sums
-    return (de - d * e / pairs) / ((dd - d * d / pairs) * (ee - e * e / pairs)).sqrt()
+    values = (de - d * e / pairs) / ((dd - d * d / pairs) * (ee - e * e / pairs)).sqrt()
+    return values, _pair_variance(influence, squares)
 
 
-def _spearman_of(product: Tensor, first: Tensor, second: Tensor, pairs: Tensor | int) -> Tensor:
-    return product / (first * second).sqrt()
+def _pair_variance(influence: Float[Tensor, " tokens"], squares: float) -> float:
+    """V2 of `rsa_interval`: residual mean square of the pairs' influences (mean 0) about token effects, over the number of pairs.
+
+    `influence` holds each token's sum over its pairs, `squares` the sum of squares over pairs i < j.
+    """
+    n = len(influence)
+    residual = squares - influence.square().sum().item() / (n - 2)
+    return max(residual, 0.0) / (n * (n - 3) / 2) / (n * (n - 1) / 2)
 
 
-def _rho_a_of(product: Tensor, first: Tensor, second: Tensor, pairs: Tensor | int) -> Tensor:
-    return 12 * product / (pairs - 1 / pairs)
+def _ranks_permuted(x: Rows, y: Rows, orders: Tensor, *, broken_ties: bool) -> tuple[float, Tensor]:
+    return ranks_permuted(*_prepared(x, y), orders, broken_ties=broken_ties)
 
 
-def _ranks(resampled: Callable, combine: Callable) -> Callable:
-    return lambda x, y, samples: resampled(*_prepared(x, y), samples, combine)
+def _ranks_reweighted(x: Rows, y: Rows, weights: Tensor, *, broken_ties: bool) -> tuple[Tensor, float]:
+    values, influence = ranks_reweighted(*_prepared(x, y), weights, broken_ties=broken_ties)
+    return values, _pair_variance(influence.sum(1), influence.square().sum().item() / 2)
 
 
 _PERMUTED = {
     pearson_rsa: _pearson_permuted,
-    spearman_rsa: _ranks(ranks_permuted, _spearman_of),
-    rho_a: _ranks(ranks_permuted, _rho_a_of),
+    spearman_rsa: partial(_ranks_permuted, broken_ties=False),
+    rho_a: partial(_ranks_permuted, broken_ties=True),
 }
 _REWEIGHTED = {
     pearson_rsa: _pearson_reweighted,
-    spearman_rsa: _ranks(ranks_reweighted, _spearman_of),
-    rho_a: _ranks(ranks_reweighted, _rho_a_of),
+    spearman_rsa: partial(_ranks_reweighted, broken_ties=False),
+    rho_a: partial(_ranks_reweighted, broken_ties=True),
 }

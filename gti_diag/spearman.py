@@ -21,7 +21,7 @@ TIE = 2.0**-44
 EXACT_PAIRS = 1 << 22  # up to here sorting takes a second or two; above, pairs are streamed
 BINS = 1 << 17  # bins of the range; their counts and sums stay in a core's cache
 FLOAT64_TOKENS = 512  # more tokens than this are permuted in float32: the null is a histogram, not a last digit
-LEVELS = 4096  # ranks of redrawn tokens are resolved to this share of the pairs
+RERANKED_TOKENS = 512  # more tokens than this are redrawn to first order: they hardly leave it
 UNEVEN = 1e-8  # sum of cubed bin shares above which bins are too coarse for these dissimilarities
 PILOT = 1024  # evenly spaced tokens whose pairs show the range of dissimilarities
 ROWS, COLUMNS = 256, 4096  # a tile holds 2^20 pairs, so that counts and rank sums share one 64-bit integer:
@@ -51,7 +51,7 @@ def rank_sums(r: Offsets, s: Offsets, *, exact: bool) -> RankSums:
         first, second = _binned(r), _binned(s)
         if first is not None and second is not None:
             return streamed_sums(first, second)
-    first, second = centred_ranks(r, "x"), centred_ranks(s, "y")
+    first, second = _both(centred_ranks, r, s)
     return RankSums((first @ second).item(), (first @ first).item(), (second @ second).item(), pairs)
 
 
@@ -64,13 +64,12 @@ def tied_order(offsets: Offsets, name: str) -> Tied:
     for start in range(0, n, ROWS):
         block = offsets[start : start + ROWS]
         tile = halves[start : start + ROWS, None] + halves[start:] - block @ offsets[start:].T
-        found = tile[torch.ones_like(tile, dtype=torch.bool).triu_(1)]
-        values[at : at + len(found)] = found
-        at += len(found)
+        for i, row in enumerate(tile):
+            values[at : at + len(row) - i - 1] = row[i + 1 :]
+            at += len(row) - i - 1
     values, order = values.sort()
-    largest = values[-1].item()
-    group = torch.zeros_like(order)
-    group[1:] = (values.diff() > TIE * largest).cumsum(0)
+    group = torch.zeros(len(order), dtype=torch.int32, device=order.device)
+    torch.cumsum(values.diff() > TIE * values[-1], 0, out=group[1:])
     if group[-1] == 0:
         raise ValueError(f"all pairs of {name} are equally dissimilar: a correlation with them is undefined")
     return Tied(order, group)
@@ -79,9 +78,8 @@ def tied_order(offsets: Offsets, name: str) -> Tied:
 def centred_ranks(offsets: Offsets, name: str) -> Float[Tensor, " pairs"]:
     """Midranks of the dissimilarities of the pairs i < j (row by row), minus their mean."""
     order, group = tied_order(offsets, name)
-    ranks = torch.empty(len(order), dtype=torch.float64, device=order.device)
-    ranks[order] = _midranks(torch.bincount(group))[group]
-    return ranks
+    midranks = _midranks(torch.bincount(group)).index_select(0, group)
+    return torch.empty_like(midranks).index_copy_(0, order, midranks)
 
 
 def _midranks(counts: Tensor) -> Float[Tensor, " groups"]:
@@ -90,66 +88,105 @@ def _midranks(counts: Tensor) -> Float[Tensor, " groups"]:
     return counts.cumsum(0) - (counts - 1) / 2 - (counts.sum() + 1) / 2
 
 
-def ranks_permuted(
-    r: Offsets, s: Offsets, orders: Int[Tensor, "samples tokens"], combine: Callable
-) -> tuple[float, Tensor]:
-    """A rank statistic, and its values when the tokens of `s` are permuted: ranks move with their pairs, none is taken again.
+class Ranked(NamedTuple):
+    """Centred midranks of the pairs i < j as shares of their number, the group of ties each pair is in, and the size of the groups."""
 
-    `combine(product, first, second, pairs)` makes the statistic of the sums over pairs of ranks divided by the number of pairs.
-    """
-    first, second = centred_ranks(r, "x"), centred_ranks(s, "y")
-    n, pairs = len(r), len(first)
-    own = ((first @ first) / pairs**2, (second @ second) / pairs**2, pairs)
+    ranks: Float[Tensor, " pairs"]
+    group: Int[Tensor, " pairs"]
+    counts: Float[Tensor, " groups"]
+
+
+def ranked(offsets: Offsets, name: str) -> Ranked:
+    order, group = tied_order(offsets, name)
+    counts = torch.bincount(group).double()
+    group = torch.empty_like(group).index_copy_(0, order, group)
+    return Ranked((_midranks(counts) / len(order)).index_select(0, group), group, counts)
+
+
+def ranks_permuted(
+    r: Offsets, s: Offsets, orders: Int[Tensor, "samples tokens"], *, broken_ties: bool
+) -> tuple[float, Float[Tensor, " samples"]]:
+    """A rank statistic, and its values when the tokens of `s` are permuted: ranks move with their pairs, none is taken again."""
+    n, (first, second) = len(r), (space.ranks for space in _both(ranked, r, s))
     dtype = torch.float64 if n <= FLOAT64_TOKENS else torch.float32
-    matrices = []
-    for ranks in (first, second):
-        matrix = torch.zeros(n, n, dtype=dtype, device=r.device)
-        matrix[torch.ones_like(matrix, dtype=torch.bool).triu_(1)] = (ranks / pairs).to(dtype)
-        matrices.append(matrix + matrix.T)
+    fixed, moving = (_symmetric(ranks, n).to(dtype) for ranks in (first, second))
     local = threading.local()
 
     def product(order: Tensor) -> Tensor:
         if not hasattr(local, "buffers"):
-            local.buffers = torch.empty_like(matrices[0]), torch.empty_like(matrices[0])
+            local.buffers = torch.empty_like(fixed), torch.empty_like(fixed)
         rows, moved = local.buffers
-        torch.index_select(matrices[1], 0, order, out=rows)
+        torch.index_select(moving, 0, order, out=rows)
         torch.index_select(rows, 1, order, out=moved)
-        return matrices[0].view(-1) @ moved.view(-1)
+        return fixed.view(-1) @ moved.view(-1)
 
     with _one_thread_each(_workers(r.device)) as pool:
-        products = torch.stack(list(pool.map(product, [torch.arange(n, device=r.device), *orders]))).double() / 2
-    values = combine(products, *own)
+        products = torch.stack(list(pool.map(product, [torch.arange(n, device=r.device), *orders]))).double()
+    moments = products / (n * (n - 1)), first.square().mean(), second.square().mean()
+    values = _statistic(*moments, n * (n - 1) / 2, broken_ties=broken_ties)
     return values[0].item(), values[1:]
 
 
-def ranks_reweighted(r: Offsets, s: Offsets, weights: Float[Tensor, "samples tokens"], combine: Callable) -> Tensor:
-    """A rank statistic for every row of token weights (pair i, j weighs w_i w_j): weighted midranks, without sorting again.
+def ranks_reweighted(
+    r: Offsets, s: Offsets, weights: Float[Tensor, "samples tokens"], *, broken_ties: bool
+) -> tuple[Float[Tensor, " samples"], Float[Tensor, "tokens tokens"]]:
+    """A rank statistic for every row of token weights (pair i, j weighs w_i w_j), and the influence of each pair on it.
 
-    Ranks are resolved to 1 / `LEVELS` of the pairs, far below what redrawing tokens changes. Not finite where a sample has no spread.
+    Up to `RERANKED_TOKENS` tokens, every sample is ranked anew (weighted midranks: nothing is sorted again); the value is not finite
+    where a sample has no spread. More tokens take the first-order expansion, value + weighted mean influence.
     """
-    i, j = torch.triu_indices(len(r), len(r), 1, dtype=torch.int32, device=r.device)
-    pairs = len(i)
-    groups = []
-    for offsets, name in ((r, "x"), (s, "y")):
-        ranks = centred_ranks(offsets, name)
-        if pairs > LEVELS:
-            groups.append(((ranks / pairs + 0.5) * LEVELS).clamp_(0, LEVELS - 1).int())
-        else:
-            groups.append((ranks - ranks.min()).mul_(2).round().int())  # midranks are halves: exact
+    n, (first, second) = len(r), _both(ranked, r, s)
+    theta, *squares = (
+        (a.ranks @ b.ranks / len(a.ranks)) for a, b in ((first, second), (first, first), (second, second))
+    )
+    observed = _statistic(theta, *squares, n * (n - 1) / 2, broken_ties=broken_ties)
+    shift = _tail_means(first, second) + _tail_means(second, first) - 3 * theta
+    influence = first.ranks * second.ranks + shift
+    if broken_ties:
+        influence *= 12
+    else:
+        influence /= (squares[0] * squares[1]).sqrt()
+        for space, square in zip((first, second), squares, strict=True):
+            shares = space.counts / len(space.ranks)
+            influence += observed / (8 * square) * (shares.square() - shares.pow(3).sum()).index_select(0, space.group)
+    matrix = _symmetric(influence, n)
+    if n > RERANKED_TOKENS:
+        pairs = (weights.sum(1).square() - weights.square().sum(1)) / 2
+        return observed + ((weights @ matrix) * weights).sum(1) / 2 / pairs, matrix
+
+    i, j = torch.triu_indices(n, n, 1, device=r.device)
 
     def value(weight: Tensor) -> Tensor:
-        pair = weight.index_select(0, i).mul_(weight.index_select(0, j))
-        ranks, own = [], []
-        for group in groups:
-            held = torch.zeros(2 * LEVELS, dtype=torch.float64, device=r.device).index_add_(0, group, pair)
-            midranks = _midranks(held)
-            ranks.append(midranks.index_select(0, group))
-            own.append(held @ midranks.square())
+        pair = weight[i] * weight[j]
         total = pair.sum()
-        return combine((pair * ranks[0]) @ ranks[1] / total**2, own[0] / total**2, own[1] / total**2, total)
+        held = [torch.zeros_like(space.counts).index_add_(0, space.group, pair) for space in (first, second)]
+        ranks = [_midranks(counts) / total for counts in held]
+        squares = (counts @ rank.square() / total for counts, rank in zip(held, ranks, strict=True))
+        product = (pair * ranks[0].index_select(0, first.group)) @ ranks[1].index_select(0, second.group)
+        return _statistic(product / total, *squares, total, broken_ties=broken_ties)
 
     with _one_thread_each(_workers(r.device)) as pool:
-        return torch.stack(list(pool.map(value, weights)))
+        return torch.stack(list(pool.map(value, weights))), matrix
+
+
+def _statistic(theta: Tensor, first: Tensor, second: Tensor, pairs: Tensor | float, *, broken_ties: bool) -> Tensor:
+    """From means over pairs of products and squares of ranks / pairs."""
+    return 12 * theta / (1 - 1 / pairs**2) if broken_ties else theta / (first * second).sqrt()
+
+
+def _tail_means(space: Ranked, other: Ranked) -> Float[Tensor, " pairs"]:
+    """For each pair, the mean over all pairs of [other's rank where space's is larger, half of it where tied]: what moving the pair's
+    rank under everybody else adds to the mean product."""
+    sums = torch.zeros_like(space.counts).index_add_(0, space.group, other.ranks)
+    return ((sums.flip(0).cumsum(0).flip(0) - sums / 2) / len(space.ranks)).index_select(0, space.group)
+
+
+def _symmetric(values: Float[Tensor, " pairs"], tokens: int) -> Float[Tensor, "tokens tokens"]:
+    matrix = torch.zeros(tokens, tokens, dtype=values.dtype, device=values.device)
+    i, j = torch.triu_indices(tokens, tokens, 1, device=values.device)
+    matrix[i, j] = values
+    matrix[j, i] = values
+    return matrix
 
 
 @dataclass(frozen=True)
@@ -271,6 +308,14 @@ def _accumulate(tokens: int, bins: Callable, table: Int[Tensor, " bins"]) -> tup
         list(pool.map(visit, range(0, tokens, ROWS)))
     counts, sums = sum(tile.counts for tile in tiles), sum(tile.sums for tile in tiles)
     return counts + sum(tile.packed[:BINS] for tile in tiles), sums
+
+
+def _both(function: Callable, r: Offsets, s: Offsets) -> list:
+    """Both spaces at once, unless sorting them takes gigabytes."""
+    if len(r) ** 2 / 2 > EXACT_PAIRS:
+        return [function(r, "x"), function(s, "y")]
+    with _one_thread_each(min(2, _workers(r.device))) as pool:
+        return list(pool.map(function, (r, s), "xy"))
 
 
 def _workers(device: torch.device) -> int:
