@@ -43,10 +43,11 @@ def place(path: str | Path) -> tuple[Folder, str | None]:
             return LocalFolder(str(local)), None
         if local.is_file():
             return LocalFolder(str(local.parent)), local.name
-    except OSError as error:
-        raise bad(path, f"cannot be read ({error.strerror})") from error
+        below = local.parent.is_dir()
+    except (OSError, ValueError) as error:  # ValueError: a name no file can have
+        raise bad(repr(text), f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
     hub = HUB_ID.fullmatch(text)
-    if hub is not None and not local.parent.is_dir():
+    if hub is not None and not below:
         return _hub(hub["repo"], hub["revision"]), None
     raise bad(path, "does not exist", "give a checkpoint folder, a file, a URL or a hub id owner/name")
 
@@ -206,15 +207,16 @@ def _url(url: str) -> tuple[Folder, str | None]:
     except Exception as error:  # unknown protocols and bad addresses, each in its own way
         raise bad(url, f"is not a usable address ({' '.join(str(error).split())[:200]})") from error
     path = path.rstrip("/")
-    folder, _, last = path.rpartition("/")
-    if "." in last and _is_file(fs, path):
-        return FarFolder(fs, folder), last
-    if url.startswith(("http://", "https://")):
-        names = tuple(name for name in USUAL_NAMES if _is_file(fs, f"{path}/{name}"))
-        if not names:
-            raise bad(url, "has no checkpoint file of a usual name under it", "give the address of the weights file")
-        return FarFolder(fs, path, listed=(*names, *_shards_named(fs, path, names))), None
-    return FarFolder(fs, path), None
+    above, _, last = path.rpartition("/")
+    file = last if "." in last and _is_file(fs, path) else None
+    home = path if file is None else above
+    if not url.startswith(("http://", "https://")):
+        return FarFolder(fs, home), file
+    names = tuple(name for name in USUAL_NAMES if name != file and _is_file(fs, f"{home}/{name}"))
+    if not names and file is None:
+        raise bad(url, "has no checkpoint file of a usual name under it", "give the address of the weights file")
+    own = (file,) if file is not None else ()
+    return FarFolder(fs, home, listed=(*own, *names, *_shards_named(fs, home, names))), file
 
 
 def _is_file(fs: Any, path: str) -> bool:

@@ -147,9 +147,11 @@ def _tied(
 ) -> tuple[bool | None, tuple[str, ...]]:
     """Whether one matrix serves both ends, by what is stored; a note where the config says otherwise."""
     said = text_config(config).get("tie_word_embeddings")
+    said = said if isinstance(said, bool) else None
     entry, head = matrices["input"], matrices.get("output")
     if head is None:
-        names = (config or {}).get("architectures") or ()
+        names = (config or {}).get("architectures")
+        names = names if isinstance(names, list) else []
         if said is False and any("LM" in str(name) or "Generation" in str(name) for name in names):
             return True, ("retied: the config says untied, but no head is stored",)
         return said, ()
@@ -253,6 +255,8 @@ def _sidecar(folders: tuple[Folder, ...], matrix: Matrix) -> dict | None:
     for value in (*ids, *(levels or ())):
         if type(value) is not int:
             raise bad(where, f"holds {value!r} where a whole number belongs")
+    if levels and min(levels) < 1:
+        raise bad(where, f"has level {min(levels)}; levels count from 1")
     wrong = next((id for id in ids if not 0 <= id < matrix.shape[0]), None)
     if wrong is not None or len(set(ids)) != len(ids):
         raise bad(where, f"id {wrong} is not a row of {matrix.name}" if wrong is not None else "lists an id twice")

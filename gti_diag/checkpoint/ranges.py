@@ -1,5 +1,7 @@
 """Rows of a tensor as byte ranges of a file."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,7 +28,7 @@ def stored_rows(
     folder: Folder, file: str, *, name: str, offset: int, shape: tuple[int, ...], dtype: torch.dtype
 ) -> Matrix:
     """A row-major tensor that begins at byte `offset` of `file`."""
-    width = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+    width = dtype.itemsize * math.prod(shape[1:])
 
     def fetch(ids: Tensor) -> Tensor:
         if not ids.numel() or not width:

@@ -37,7 +37,8 @@ class Adapter:
     def scale(self, module: str, rank: int) -> float:
         """α/r, or α/√r for rank-stabilised LoRA. Source: peft/tuners/lora/layer.py."""
         alpha = self.config.get("lora_alpha")
-        for pattern, value in (self.config.get("alpha_pattern") or {}).items():
+        patterns = self.config.get("alpha_pattern")
+        for pattern, value in patterns.items() if isinstance(patterns, Mapping) else ():
             if module == pattern or module.endswith("." + pattern):
                 alpha = value
         if not isinstance(alpha, (int, float)) or rank < 1:

@@ -1,13 +1,16 @@
 """Plain arrays: .npy and .npz, read by rows. Which token a row is must be told by a list beside it."""
 
+import contextlib
 import io
 import re
 import zipfile
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.lib import format as npy
 
+from ..errors import InputError
 from .places import SMALL_FILE, Folder, Window
 from .ranges import stored_rows
 from .records import Matrix, Vocabulary, bad
@@ -33,28 +36,37 @@ def read_npz(folder: Folder, file: str) -> dict[str, Matrix]:
         InputError: as `read_npy`, or a compressed member is too large to inflate.
     """
     where, found = f"{folder.root}/{file}", {}
+    with _archive(folder, file) as archive:
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            if name == member.filename:
+                continue
+            if _is_text(archive, member):
+                continue
+            if member.compress_type == zipfile.ZIP_STORED:
+                start = member.header_offset + _local_header(folder, file, member.header_offset)
+                window = Window(folder, file, start, start + member.file_size)
+                found[name] = _array(folder, file, window, name=name, start=start)
+            else:
+                found[name] = _inflated(archive, member, where, name)
+    return found
+
+
+@contextlib.contextmanager
+def _archive(folder: Folder, file: str) -> Iterator[zipfile.ZipFile]:
+    """The zip archive, whose damage is told in one line."""
     try:
         with zipfile.ZipFile(Window(folder, file)) as archive:  # type: ignore[arg-type]
-            for member in archive.infolist():
-                name = member.filename.removesuffix(".npy")
-                if name == member.filename:
-                    continue
-                if _is_text(archive, member):
-                    continue
-                if member.compress_type == zipfile.ZIP_STORED:
-                    start = member.header_offset + _local_header(folder, file, member.header_offset)
-                    window = Window(folder, file, start, start + member.file_size)
-                    found[name] = _array(folder, file, window, name=name, start=start)
-                else:
-                    found[name] = _inflated(archive, member, where, name)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, UnicodeDecodeError, EOFError) as error:
-        raise bad(where, f"is not a readable .npz file ({error})", AGAIN) from error
-    return found
+            yield archive
+    except InputError:
+        raise
+    except Exception as error:  # zlib, zipfile and the header parser, with all their errors
+        raise bad(f"{folder.root}/{file}", f"is not a readable .npz file ({error})", AGAIN) from error
 
 
 def npz_tokens(folder: Folder, file: str) -> Vocabulary | None:
     """The token strings, if the archive has a one-dimensional array of strings."""
-    with zipfile.ZipFile(Window(folder, file)) as archive:  # type: ignore[arg-type]
+    with _archive(folder, file) as archive:
         for member in archive.infolist():
             if _is_text(archive, member) and member.file_size < SMALL_FILE:
                 array = npy.read_array(io.BytesIO(archive.read(member)), allow_pickle=False)
@@ -77,7 +89,7 @@ def _inflated(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str, nam
         raise bad(where, f"member {name!r} inflates to {member.file_size:,} bytes", "save it with numpy.savez")
     try:
         array = npy.read_array(io.BytesIO(archive.read(member)), allow_pickle=False)
-    except (ValueError, MemoryError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+    except Exception as error:  # zlib, zipfile and the header parser, with all their errors
         raise bad(where, f"member {name!r} is not a readable array ({error})", AGAIN) from error
     tensor = _tensor(array, where)
     return Matrix(name=name, shape=tuple(tensor.shape), dtype=tensor.dtype, fetch=lambda ids: tensor[ids])
@@ -107,10 +119,10 @@ def _array(folder: Folder, file: str, window: Window, *, name: str, start: int) 
         version = npy.read_magic(window)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, columns_first, dtype = read(window)  # type: ignore[arg-type]
-    except (ValueError, EOFError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise bad(
-            where, f"is not a readable array ({str(error).splitlines()[0][:100] if str(error) else error})", AGAIN
-        ) from error
+    except InputError:
+        raise
+    except Exception as error:  # the header is a Python literal, read by tokenizer and parser, with all their errors
+        raise bad(where, f"is not a readable array ({str(error)[:100] or type(error).__name__})", AGAIN) from error
     if dtype.type not in DTYPES or not dtype.isnative:
         raise bad(where, f"holds an array of type {dtype}", "save it as native float32 or float64")
     if columns_first and len(shape) > 1:

@@ -150,7 +150,8 @@ def gguf_config(pairs: dict[str, Any]) -> dict[str, Any]:
 
 def gguf_vocabulary(pairs: dict[str, Any], where: str) -> Vocabulary | None:
     """Token strings and kinds from the header."""
-    tokens, kinds = pairs.get("tokenizer.ggml.tokens"), pairs.get("tokenizer.ggml.token_type") or []
+    tokens, kinds = pairs.get("tokenizer.ggml.tokens"), pairs.get("tokenizer.ggml.token_type")
+    kinds = kinds if isinstance(kinds, list) else []
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         return None
 

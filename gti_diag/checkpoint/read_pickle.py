@@ -7,6 +7,7 @@ Source: https://docs.pytorch.org/docs/stable/notes/serialization.html (torch.loa
 import math
 import pickle
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -79,7 +80,9 @@ def held(name: str, tensor: Tensor) -> Matrix:
 def load(window: Window, where: str) -> object:
     """torch.load(weights_only=True), with its refusals in one line."""
     try:
-        return torch.load(window, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch thinks of a damaged pickle is said once, by us
+            return torch.load(window, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
     except pickle.UnpicklingError as error:
         wanted = re.search(r"(?:GLOBAL|[Uu]nsupported (?:global|class)\W*(?:GLOBAL)?) ?([\w.]+)", str(error))
         if wanted is None:

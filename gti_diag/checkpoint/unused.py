@@ -19,6 +19,7 @@ SAME_NORM = "rows of the norm that unused rows share"
 LEAST_MARKS = 8  # unused rows that must agree before their norm is a mark
 AGREEMENT = 0.05  # largest standard deviation over mean of their norms
 MOST_MARKED = 0.05  # largest share of text rows that a telling mark may hit
+SAMPLED = 512
 TILE_ELEMENTS = 1 << 24
 
 
@@ -48,6 +49,8 @@ def never_trained(matrix: Matrix, text: Sequence[int], *, unused: Sequence[int])
     if not len(ids):
         return {}
     mark = _mark(matrix, unused)
+    if mark is not None and _share(matrix, ids[:: max(1, len(ids) // SAMPLED)], mark) > 2 * MOST_MARKED:
+        mark = None  # far too common to be a mark: spare the norms of all rows
     width = min(64, matrix.shape[1])
     probe = torch.randn(width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     norms, keys = [], []
@@ -62,6 +65,11 @@ def never_trained(matrix: Matrix, text: Sequence[int], *, unused: Sequence[int])
         if near.sum() <= MOST_MARKED * len(near):
             causes |= {text[place]: SAME_NORM for place in np.flatnonzero(near).tolist()}
     return causes
+
+
+def _share(matrix: Matrix, ids: Tensor, mark: tuple[float, float]) -> float:
+    norms = torch.linalg.vector_norm(matrix.rows(ids).float(), dim=1)
+    return float(((norms - mark[0]).abs() <= 4 * mark[1]).float().mean())
 
 
 def _mark(matrix: Matrix, unused: Sequence[int]) -> tuple[float, float] | None:

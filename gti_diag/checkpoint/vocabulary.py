@@ -12,7 +12,7 @@ from .places import Folder, whole
 from .records import Vocabulary, bad
 
 T = TypeVar("T")
-MOST_TOKENS = 1 << 26  # far above any tokenizer: a larger id is damage
+SPARSEST = 64  # ids may be this many times as many as tokens, and a few thousand more: beyond, an id is damage
 SPECIAL_KEYS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -45,7 +45,7 @@ def build(
     tokens: Mapping[int, str], *, added: Mapping[int, str], special: frozenset[int], source: str, where: str
 ) -> Vocabulary:
     """A Vocabulary from strings by id; ids without a string become None."""
-    if tokens and not 0 <= min(tokens) <= max(tokens) < MOST_TOKENS:
+    if tokens and not 0 <= min(tokens) <= max(tokens) < SPARSEST * len(tokens) + 300_000:
         raise bad(f"{where}/{source}", f"has token ids from {min(tokens)} to {max(tokens)}", "the file is damaged")
     ordered = tuple(map(tokens.get, range(max(tokens, default=-1) + 1)))
     return Vocabulary(tokens=ordered, added=dict(sorted(added.items())), special=special, source=source)

@@ -138,6 +138,7 @@ def test_the_sidecar_is_checked(tiny_lm):
         ({"ids": [4, 99999]}, "id 99999 is not a row"),
         ({"ids": [4, "7"]}, "'7' where a whole number"),
         ({"levels": [1]}, "levels differ in number"),
+        ({"levels": [0, 1]}, "has level 0; levels count from 1"),
     ]:
         (folder / "gti.json").write_text(json.dumps(sidecar(**changes)))
         with pytest.raises(InputError, match=message):
