@@ -59,7 +59,7 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
     axes.set_xticks(range(len(places)), [f"level {level}" for level in places])
     axes.set_xlim(-0.5, len(places) - 0.5)
     axes.set_ylabel("mean cosine about the centroid")
-    handles, labels = axes.get_legend_handles_labels() if len(panels) > 1 else ([], [])
+    handles, labels = axes.get_legend_handles_labels()
     for label, face in (("same level", look["muted"]), ("other levels", look["rc"]["axes.facecolor"])):
         handles.append(Line2D([], [], ls="", marker="o", ms=4.5, mec=look["muted"], mfc=face))
         labels.append(label)

@@ -33,6 +33,7 @@ class Panel:
     band: tuple[np.ndarray, np.ndarray] | None
     null_rank: tuple[float, float] | None
     place: int = 0
+    null_size: int | None = None
 
 
 def points(view: View) -> Panel:
@@ -58,6 +59,7 @@ def points(view: View) -> Panel:
         band=(low / np.sqrt(low[0] * high[0]), high / np.sqrt(low[0] * high[0])) if len(low) and low[0] > 0 else None,
         null_rank=(ranks["low"], ranks["high"]) if ranks.get("low") is not None else None,
         place=view.place,
+        null_size=null.get("size"),
     )
 
 
@@ -68,7 +70,8 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
     if bands:
         low, high = bands[0].band
         ranks = bands[0].null_rank
-        label = "text samples" + (f": {number(ranks[0])} to {number(ranks[1])}" if ranks else "")
+        size = f" of {number(bands[0].null_size)}" if bands[0].null_size else ""
+        label = f"text samples{size}" + (f": {number(ranks[0])} to {number(ranks[1])}" if ranks else "")
         index = np.arange(1, len(low) + 1)
         shown = low > 0
         axes.fill_between(index[shown], low[shown], high[shown], color=look["band"], lw=0, label=label, zorder=1)

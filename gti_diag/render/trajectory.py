@@ -27,6 +27,7 @@ class Panel:
 
     name: str
     step: int
+    count: int | None
     values: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     bands: dict[str, tuple[float, float]]
@@ -47,12 +48,18 @@ def points(view: View) -> Panel:
     null = (view.body.get("null") or {}).get("measures") or {}
     bands = {name: (null[name]["low"], null[name]["high"]) for name in CURVES if (null.get(name) or {}).get("low")}
     values = {name: value for name, value in values.items() if value is not None}
-    return Panel(view.name, view.step, values, intervals, bands)
+    return Panel(view.name, view.step, group.get("count"), values, intervals, bands)
 
 
 def together(panels: Sequence[Panel]) -> bool:
-    """Whether these are one run: at least two checkpoints, no two of them at one step."""
-    return len(panels) > 1 and len({panel.step for panel in panels}) == len(panels)
+    """Whether these can be one run: at least two checkpoints, as many new tokens in each, no two at one step."""
+    steps, counts = {panel.step for panel in panels}, {panel.count for panel in panels}
+    return len(panels) > 1 and len(steps) == len(panels) and len(counts) == 1
+
+
+def curves(panels: Sequence[Panel]) -> dict[str, str]:
+    """Name and title of the curves that have a point at all."""
+    return {curve: title for curve, title in CURVES.items() if series(panels, curve)}
 
 
 def series(panels: Sequence[Panel], curve: str) -> list[Panel]:
@@ -62,8 +69,8 @@ def series(panels: Sequence[Panel], curve: str) -> list[Panel]:
 
 def draw(panels: Sequence[Panel], look: Look) -> Figure:
     """One small axes per curve over the same steps."""
-    figure, grid = canvas(look["page"], look["column"] * 0.6, ncols=len(CURVES), sharex=True)
-    for axes, (curve, title) in zip(grid, CURVES.items(), strict=True):
+    figure, grid = canvas(look["page"], look["column"] * 0.6, ncols=len(curves(panels)), sharex=True, squeeze=False)
+    for axes, (curve, title) in zip(grid[0], curves(panels).items(), strict=True):
         found = series(panels, curve)
         steps = [panel.step for panel in found]
         banded = [panel for panel in found if curve in panel.bands]
@@ -79,10 +86,8 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
             if curve in panel.intervals:
                 axes.plot([panel.step] * 2, panel.intervals[curve], color=colour(look, 0), lw=0.8)
         axes.set(title=title, xlabel="training step")
-        if not found:
-            axes.text(0.5, 0.5, "undefined", transform=axes.transAxes, ha="center", color=look["muted"])
         if curve == "pearson":
             axes.axhline(0, color=look["muted"], lw=0.6, zorder=0)
-    handles, labels = grid[0].get_legend_handles_labels()
+    handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure

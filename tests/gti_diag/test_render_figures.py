@@ -68,7 +68,7 @@ def test_spectrum_lines_are_normalised_and_labelled_with_the_effective_rank(thre
         values = values[values > 0]
         np.testing.assert_allclose(line.get_ydata(), values / values[0])
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels[0].startswith("text samples: ")
+    assert labels[0].startswith("text samples of 96: ")
     assert labels[1] == "mean: 1.00"
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert len(axes.lines[0].get_xdata()) == 1

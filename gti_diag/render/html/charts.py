@@ -142,8 +142,9 @@ def _norms(panels: Sequence[norms.Panel]) -> Chart:
 
 
 def _curves(panels: Sequence[trajectory.Panel]) -> Chart:
-    traces, layout = [], {"grid": {"rows": 1, "columns": len(trajectory.CURVES), "pattern": "independent"}}
-    for i, (curve, title) in enumerate(trajectory.CURVES.items(), 1):
+    shown = trajectory.curves(panels)
+    traces, layout = [], {"grid": {"rows": 1, "columns": len(shown), "pattern": "independent"}}
+    for i, (curve, title) in enumerate(shown.items(), 1):
         axis = "" if i == 1 else str(i)
         found = trajectory.series(panels, curve)
         bounds = [panel.intervals.get(curve) for panel in found]
