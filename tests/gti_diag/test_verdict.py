@@ -1,0 +1,115 @@
+"""Each rule of the verdict on its own: the measures in, label and evidence out."""
+
+import copy
+
+import pytest
+
+from gti_diag.verdict import ADVICE, LABELS, THRESHOLDS, judge
+
+HEALTHY = {
+    "dtype": "bfloat16",
+    "groups": {
+        "new": {
+            "count": 100, "unique_rows": 100, "near_duplicates": 0, "zero_rows": 0, "dispersion": 0.3,
+            "dispersion_ratio": 0.3, "median_dispersion_ratio": 0.3, "precision_floor": 1e-4,
+            "effective_rank_centred": 60.0, "text_subspace_energy": 0.4, "centroid_distance": 0.5,
+        }
+    },
+    "null": {
+        "measures": {"effective_rank_centred": {"low": 70.0, "median": 72.0, "high": 74.0}},
+        "isotropic": {
+            "axes": 20,
+            "effective_rank_centred": {"low": 90.0, "high": 91.0},
+            "text_subspace_energy": {"low": 0.19, "chance": 0.2, "high": 0.21},
+        },
+    },
+    "rsa": {"pearson": {"value": 0.3, "interval": [0.2, 0.4], "p_value": 0.001}},
+}  # fmt: skip
+
+
+def matrix(rsa="as is", **changes):
+    made = copy.deepcopy(HEALTHY)
+    made["groups"]["new"] |= changes
+    if rsa != "as is":
+        made["rsa"] = rsa
+    return made
+
+
+def test_a_healthy_matrix_is_healthy_and_says_why():
+    found = judge(matrix())
+    assert found["label"] == "healthy" and found["advice"] == ADVICE["healthy"]
+    assert {reason["measure"] for reason in found["reasons"]} == {"dispersion_ratio", "rsa_pearson"}
+
+
+def test_without_a_reference_healthy_admits_what_was_not_tested():
+    found = judge(matrix(rsa=None))
+    assert found["label"] == "healthy" and "was not tested" in found["reasons"][-1]["text"]
+
+
+@pytest.mark.parametrize(
+    "changes,measure",
+    [
+        ({"unique_rows": 1, "dispersion_ratio": 0.0}, "unique_rows"),
+        ({"dispersion_ratio": 3e-5}, "dispersion_ratio"),
+        ({"dispersion_ratio": 1.4, "median_dispersion_ratio": 0.0}, "median_dispersion_ratio"),
+        ({"zero_rows": 100}, "zero_rows"),
+        ({"dispersion": 5e-5, "precision_floor": 1e-4}, "dispersion"),
+        ({"count": 1, "centroid_distance": 0.001}, "centroid_distance"),
+    ],
+)
+def test_collapsed(changes, measure):
+    found = judge(matrix(**changes))
+    assert found["label"] == "collapsed" and measure in [reason["measure"] for reason in found["reasons"]]
+
+
+@pytest.mark.parametrize(
+    "changes,measure",
+    [
+        ({"near_duplicates": 100, "unique_rows": 16}, "near_duplicates"),
+        ({"effective_rank_centred": 30.0}, "effective_rank_centred"),
+    ],
+)
+def test_degenerate(changes, measure):
+    found = judge(matrix(**changes))
+    assert found["label"] == "degenerate" and found["reasons"][0]["measure"] == measure
+
+
+@pytest.mark.parametrize(
+    "pearson",
+    [
+        {"value": 0.01, "interval": [-0.02, 0.04], "p_value": 0.3},
+        {"value": 0.02, "interval": [0.001, 0.04], "p_value": 0.2},
+        {"value": -0.3, "interval": [-0.4, -0.2], "p_value": 1.0},
+    ],
+)
+def test_unstructured_by_reference(pearson):
+    found = judge(matrix(rsa={"pearson": pearson}))
+    assert found["label"] == "unstructured" and "RSA" in found["reasons"][0]["text"]
+
+
+def test_unstructured_by_noise_needs_both_spectrum_and_directions():
+    noise = {"effective_rank_centred": 90.5, "text_subspace_energy": 0.2}
+    assert judge(matrix(rsa=None, **noise))["label"] == "unstructured"
+    assert judge(matrix(rsa=None, **noise | {"text_subspace_energy": 0.3}))["label"] == "healthy"
+    assert judge(matrix(rsa=None, **noise | {"effective_rank_centred": 80.0}))["label"] == "healthy"
+
+
+def test_one_distinct_new_row_is_not_called_collapsed():
+    one = {"count": 1, "unique_rows": 1, "dispersion": 0.0, "dispersion_ratio": 0.0, "effective_rank_centred": None}
+    assert judge(matrix(rsa=None, **one))["label"] == "healthy"
+
+
+def test_worse_labels_win():
+    both = {"dispersion_ratio": 0.001, "near_duplicates": 100}
+    assert (
+        judge(matrix(rsa={"pearson": {"value": 0.0, "interval": None, "p_value": 0.5}}, **both))["label"] == "collapsed"
+    )
+
+
+def test_nothing_new_is_no_verdict():
+    found = judge({"groups": {"text": {"count": 5}}})
+    assert found["label"] is None and "no new tokens" in found["reasons"][0]["text"]
+
+
+def test_every_label_has_advice_and_every_threshold_its_reason():
+    assert set(ADVICE) == {None, *LABELS} and all(len(threshold.why) > 40 for threshold in THRESHOLDS.values())
