@@ -16,6 +16,7 @@ from pathlib import Path
 
 SIZES = (1024, 4096, 24576)
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
 
 
 def spaces(tokens: int):
@@ -190,11 +191,11 @@ def child(job: str, method: str, tokens: int) -> None:
         import rsatoolbox.rdm  # noqa: F401
     spaces(tokens)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    start, worked = time.perf_counter(), time.process_time()
     value = JOBS[job][method][0](tokens)
-    seconds = time.perf_counter() - start
+    seconds, worked = time.perf_counter() - start, time.process_time() - worked
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = value if isinstance(value, dict) else {"value": value, "seconds": seconds}
+    found = value if isinstance(value, dict) else {"value": value, "seconds": seconds, "cpu": worked}
     print(json.dumps(found | {"peak_mb": peak / 1000, "before_mb": before / 1000}))
 
 
@@ -220,6 +221,8 @@ def cell(found: dict, own: dict) -> str:
         return f"- ({found['skipped']})"
     seconds = found["seconds"]
     shown = f"{seconds:.2f} s" if seconds >= 0.1 else f"{seconds * 1000:.2g} ms"
+    if "cpu" in found:
+        shown += f" ({found['cpu']:.1f} s of cores)"
     ratio = f", {seconds / own['seconds']:.1f}×" if found is not own and "seconds" in own else ""
     return f"{shown}{ratio}, {found['peak_mb'] / 1000:.2f} GB"
 
@@ -227,7 +230,7 @@ def cell(found: dict, own: dict) -> str:
 def table(results: dict, sizes: tuple[int, ...]) -> str:
     lines = [
         f"Machine: {os.cpu_count()} cores, {platform.machine()}, {platform.system()}; Python {platform.python_version()}. "
-        "Cells: wall time, multiple of ours, peak memory of the process (imports and input included).",
+        f"Load before: {os.getloadavg()[0]:.1f}. Cells: wall time (core time), multiple of our wall time, peak memory of the process (imports and input included).",
         "",
         "| job | method | " + " | ".join(f"{size:,}" for size in sizes) + " |",
         "|---|---|" + "---|" * len(sizes),
@@ -243,6 +246,40 @@ def table(results: dict, sizes: tuple[int, ...]) -> str:
             lines.append(
                 f"Spearman at {size:,} tokens: {streamed:.12f}, exact {exact:.12f}, apart {abs(streamed - exact):.1e}."
             )
+    return "\n".join(lines) + "\n"
+
+
+def coverage() -> str:
+    """How often nominal 95 % intervals hold the population's value, for unrelated spaces and for spaces that share 5 of 12 axes."""
+    import torch
+
+    from gti_diag.rsa import pearson_rsa, rsa_interval, spearman_rsa
+
+    torch.set_num_threads(1)
+
+    def drawn(tokens, seed, shared):
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(tokens, 12, generator=generator)
+        return x, shared * x[:, :5] + torch.randn(tokens, 5, generator=generator)
+
+    lines = ["| statistic | spaces | tokens | trials | coverage | width / ideal |", "|---|---|---|---|---|---|"]
+    for statistic in (pearson_rsa, spearman_rsa):
+        for shared, spaces_are in ((0.0, "unrelated"), (1.0, "related")):
+            truth = statistic(*drawn(6000, 10**6, shared)) if shared else 0.0
+            for tokens, trials in ((20, 400), (60, 400), (200, 150)):
+                held, widths, values = 0, [], []
+                for seed in range(trials):
+                    x, y = drawn(tokens, seed, shared)
+                    generator = torch.Generator().manual_seed(seed)
+                    low, high = rsa_interval(x, y, statistic=statistic, samples=400, generator=generator)
+                    held += low <= truth <= high
+                    widths.append(high - low)
+                    values.append(statistic(x, y))
+                ideal = 2 * 1.96 * torch.tensor(values).std().item()
+                lines.append(
+                    f"| {statistic.__name__} | {spaces_are} | {tokens} | {trials} | {held / trials:.1%} "
+                    f"| {sum(widths) / trials / ideal:.2f} |"
+                )
     return "\n".join(lines) + "\n"
 
 
@@ -266,6 +303,8 @@ def main() -> None:
                 if chosen:
                     print(f"{job}: {method}, {size:,}: {found}", file=sys.stderr, flush=True)
     text = table(results, tuple(args.sizes))
+    if not args.only:
+        text += "\nNominal 95 % intervals of `rsa_interval`:\n\n" + coverage()
     print(text)
     if args.out:
         args.out.write_text(text, encoding="utf-8")
