@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
 # What one more micro-batch costs, in live tokens: reading the weights on a CPU, launching kernels on a GPU.
-OVERHEAD = {"cpu": 64, "cuda": 2048}
+OVERHEAD_CPU, OVERHEAD_GPU = 64, 2048
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Answers:
         """Summed losses of micro-batches of similar length."""
         loss = {"split": self._split, "whole": self._whole, "exact": self._exact}[self.way]
         lengths = [len(e.tail) if self.way == "split" else len(e.ids) for e in (self.encoded[i] for i in indices)]
-        overhead = OVERHEAD[self.model.device.type]
+        overhead = _overhead(self.model)
         for group in buckets(lengths, overhead=overhead, limit=self.micro_tokens):
             yield loss([indices[i] for i in group])
 
@@ -170,7 +170,7 @@ def answers(
     exact = Answers(model, rows, sample, way="exact", **common)
     tolerance = 1e-3 if model.dtype == torch.float32 else 3e-2
     expected = evaluate(exact, range(len(sample)), batch=1)
-    budget = {"overhead": OVERHEAD[model.device.type], "limit": config.micro_tokens}
+    budget = {"overhead": _overhead(model), "limit": config.micro_tokens}
     for way, needs in (("split", {"inputs_embeds", "position_ids", "past_key_values"}), ("whole", {"inputs_embeds"})):
         if not needs <= set(takes):
             continue
@@ -184,12 +184,16 @@ def answers(
     return Answers(model, rows, encoded, way="exact", **common)
 
 
+def _overhead(model: "PreTrainedModel") -> int:
+    return OVERHEAD_CPU if model.device.type == "cpu" else OVERHEAD_GPU
+
+
 def _prefixes(model: Any, encoded: Sequence[Encoded], config: GroundingConfig, *, train_count: int) -> Prefixes:
     rank, size = world()
     batches = islice(order(train_count, batch=config.batch, seed=config.seed), config.steps)
     held_out = range(train_count, len(encoded))
     asked = chain((batch[rank::size] for batch in batches), [held_out, held_out])
-    limits = {"overhead": OVERHEAD[model.device.type], "limit": config.micro_tokens}
+    limits = {"overhead": _overhead(model), "limit": config.micro_tokens}
     return Prefixes(model, encoded, schedule=asked, budget=config.cache_bytes, **limits)
 
 
@@ -215,6 +219,9 @@ def ground(
     """
     if not examples:
         raise InputError("no examples to ground on: give at least one")
+    source = held_out if config.watch == "held_out_loss" else geometry
+    if config.patience is not None and not (config.every and source):
+        raise InputError(f"patience watches {config.watch!r}, which is not measured: set `every` and its source")
     new = frozenset(ids)
     encoded = [encode(e, tokenizer, new=new, max_tokens=config.max_tokens) for e in chain(examples, held_out)]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0  # masked, so any id will do
@@ -345,12 +352,12 @@ def ground_checkpoint(
             second = unfreeze(model, tokenizer, examples, then, max_tokens=config.max_tokens, saving=saving)
             records = chain(records, (replace(r, step=r.step + config.steps) for r in second))
         trackers = Trackers(track if first else (), folder=work, config=asdict(config))
-        for record in records:
+        for number, record in enumerate(records):
             result = replace(
                 sidecar, init="gti", seed=config.seed, parent=str(source), stage="ground", step=record.step
             )
             if first:
-                _append(work / METRICS, record)
+                _append(work / METRICS, record, first=number == 0)
                 trackers.log(record)
                 if progress is not None:
                     progress(record)
@@ -364,11 +371,11 @@ def ground_checkpoint(
     return result
 
 
-def _append(metrics: Path, record: StepRecord) -> None:
-    # A resumed run writes the steps again that came after its state: the later line of a step would be a twin.
+def _append(metrics: Path, record: StepRecord, *, first: bool) -> None:
     metrics.parent.mkdir(parents=True, exist_ok=True)
-    lines = metrics.read_text().splitlines() if metrics.is_file() else []
-    if lines and json.loads(lines[-1])["step"] >= record.step:
+    if first and metrics.is_file():
+        # A resumed run does the steps after its state again: drop their lines, and a half-written last one.
+        lines = [line for line in metrics.read_text().splitlines() if line.endswith("}")]
         kept = [line for line in lines if json.loads(line)["step"] < record.step]
         metrics.write_text("".join(line + "\n" for line in kept))
     with metrics.open("a", encoding="utf-8") as file:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from gti_diag.errors import InputError
 from gti_train.batches import order
 from gti_train.optim import adamw, schedule
 from gti_train.state import State
@@ -143,13 +144,23 @@ def total(tensor: Tensor) -> Tensor:
 
 
 class Trackers:
-    """TensorBoard, Weights & Biases, … through accelerate's own integrations; nothing where none is named."""
+    """TensorBoard, Weights & Biases, … through accelerate's own integrations; nothing where none is named.
 
-    def __init__(self, names: Sequence[str], *, folder: str | os.PathLike[str], config: dict[str, Any]):
+    Raises:
+        InputError: one of `names` is not installed.
+    """
+
+    def __init__(self, names: Sequence[Any], *, folder: str | os.PathLike[str], config: dict[str, Any]):
         self.accelerator = None
         if names:
             from accelerate import Accelerator
+            from accelerate.tracking import get_available_trackers
 
+            present = [str(getattr(name, "value", name)) for name in get_available_trackers()]
+            for name in (name for name in names if isinstance(name, str) and name not in present):
+                raise InputError(
+                    f"tracker {name!r} is not installed: use one of {', '.join(present) or 'none'}, or install it"
+                )
             Path(folder).mkdir(parents=True, exist_ok=True)
             self.accelerator = Accelerator(log_with=list(names), project_dir=os.fspath(folder))
             plain = {k: v for k, v in config.items() if isinstance(v, (int, float, str, bool))}

@@ -9,11 +9,12 @@ import torch
 from gti_diag.errors import InputError
 from gti_train.batches import order
 from gti_train.grounding import Answers, GroundingConfig, ground, ground_checkpoint, row_geometry
-from gti_train.loop import LoopConfig
+from gti_train.loop import LoopConfig, StepRecord, Trackers
 from gti_train.models import load_language_model
 from gti_train.new_rows import NewRows
 from gti_train.optim import schedule
 from gti_train.prefixes import Prefixes
+from gti_train.unfrozen import EveryParameter
 from gti_train.vocabulary import extend, extend_checkpoint, matrices, read_sidecar
 
 from .grounding_cases import CODES, EXAMPLES, encoded, extended, reference_gradients, reference_loss
@@ -148,6 +149,50 @@ def test_early_stop_leaves_the_best_rows(tiny_lm):
     losses = [loss for loss, _ in seen]
     assert losses.index(min(losses)) == len(losses) - 3
     assert torch.equal(matrices(model)["input"].data[ids], seen[-3][1])
+
+
+def test_patience_needs_something_to_watch(tiny_lm):
+    model, tokenizer, ids = extended(tiny_lm())
+    for change in ({"every": 5}, {"watch": "rsa", "every": 5}, {"every": 0}):
+        with pytest.raises(InputError, match="which is not measured: set `every` and its source"):
+            next(ground(model, tokenizer, EXAMPLES, GroundingConfig(patience=1, **change), ids=ids))
+
+
+def test_the_loss_of_the_second_phase_is_the_models_own(tiny_lm):
+    model, tokenizer, ids = extended(tiny_lm(family="gemma2"))
+    sequences = encoded(tokenizer, ids)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gti_train.unfrozen.best_dtype", lambda device: torch.float32)
+        found = sum(float(part) for part in EveryParameter(model, sequences, pad=2).losses(range(10)))
+    assert found == pytest.approx(float(reference_loss(model, sequences)), rel=1e-5)
+
+
+def test_trackers_are_accelerates_own(tmp_path):
+    from accelerate.tracking import GeneralTracker
+
+    class Kept(GeneralTracker):
+        name, requires_logging_directory = "kept", False
+        tracker, main_process_only = None, True
+
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def store_init_configuration(self, values):
+            self.seen.append(values)
+
+        def log(self, values, step=None, **_):
+            self.seen.append((step, values))
+
+    kept = Kept()
+    trackers = Trackers([kept], folder=tmp_path, config={"steps": 3, "skipped": None})
+    trackers.log(StepRecord(2, 0.5, 1.0, 1e-3, 9, 0.1, {"rsa": 0.25}))
+    trackers.close()
+    assert kept.seen[0] == {"steps": 3}
+    step, values = kept.seen[1]
+    assert (step, values["loss"], values["rsa"]) == (2, 0.5, 0.25)
+    with pytest.raises(InputError, match="tracker 'nowhere' is not installed"):
+        Trackers(["nowhere"], folder=tmp_path, config={})
 
 
 def test_checkpoint_in_checkpoint_out(tiny_lm, tmp_path):
