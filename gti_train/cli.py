@@ -111,13 +111,13 @@ def world(
         typer.echo(path)
 
 
-@app.command(epilog="Example: gti-train sids shop/items.jsonl --out shop/sids --codes 64,32,32")
+@app.command(epilog="Example: gti-train sids shop/items.jsonl --out shop/sids --codes 48,24,24")
 def sids(
     items: Items,
     out: Out,
     encoder: Encoder = "lsa",
     dimensions: Dimensions = 64,
-    codes: Annotated[str, typer.Option(metavar="N,N,…", help="Codes on each level, coarse to fine.")] = "64,32,32",
+    codes: Annotated[str, typer.Option(metavar="N,N,…", help="Codes on each level, coarse to fine.")] = "48,24,24",
     distinct: Annotated[
         bool, typer.Option("--distinct", help="Give every item codes of its own by changing its last one.")
     ] = False,
@@ -219,7 +219,7 @@ def _sizes(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"--codes {text!r}: write the codes of each level, coarse to fine, like 64,32,32") from None
+        raise InputError(f"--codes {text!r}: write the codes of each level, coarse to fine, like 48,24,24") from None
 
 
 def _kinds(text: str) -> tuple[str, ...]:

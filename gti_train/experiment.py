@@ -37,7 +37,7 @@ class DemoConfig:
     users: int = 400
     encoder: str = "lsa"
     dimensions: int = 64
-    sizes: tuple[int, ...] = (64, 32, 32)
+    sizes: tuple[int, ...] = (48, 24, 24)
     kinds: tuple[str, ...] = KINDS
     words: int = 40
     steps: int = 150

@@ -181,7 +181,7 @@ def semantic_ids(
     *,
     encoder: str = "lsa",
     dimensions: int = 64,
-    sizes: Sequence[int] = (64, 32, 32),
+    sizes: Sequence[int] = (48, 24, 24),
     distinct: bool = False,
     seed: int = 0,
 ) -> SemanticIds:
@@ -199,7 +199,7 @@ def residual_kmeans(
     vectors: Float[Tensor, "items dim"],
     *,
     item_ids: Sequence[str],
-    sizes: Sequence[int] = (64, 32, 32),
+    sizes: Sequence[int] = (48, 24, 24),
     seed: int = 0,
 ) -> SemanticIds:
     """Codes from coarse to fine by k-means on what the levels before left over; `sizes` counts each level's codes.

@@ -116,8 +116,14 @@ def _description(shelf: Shelf, brand: Brand, words: dict[str, str], rng: Random)
             f"The best part: {subject.lower()} {first}. {subject} {second}, too.",
         )
     )
-    voices = (brand.voice, editions()[words["edition"]], shelf.aisle, shelf.department)
-    sentences = [doing, rng.choice(PURPOSES + COLOURINGS).format_map(words), *(rng.choice(voice) for voice in voices)]
+    sentences = [
+        doing,
+        rng.choice(PURPOSES + COLOURINGS).format_map(words),
+        *rng.sample(brand.voice, 2),
+        *rng.sample(editions()[words["edition"]], 2),
+        rng.choice(shelf.aisle),
+        rng.choice(shelf.department),
+    ]
     rng.shuffle(sentences)
     opening = rng.choice(OPENINGS_MANY if many else OPENINGS).format_map(words)
     return " ".join([opening, *sentences])

@@ -74,7 +74,7 @@ def test_text_shows_what_the_attributes_say(world):
         assert item.attributes["make"].lower() in text
         assert item.attributes["colour"] in text
         assert "{" not in text
-        assert 3 <= item.description.count(".") + item.description.count("?") <= 11
+        assert 3 <= item.description.count(".") + item.description.count("?") <= 13
 
 
 def test_items_keep_to_their_brand_and_edition(world):
