@@ -293,12 +293,12 @@ def _ranks_reweighted(x: Rows, y: Rows, weights: Tensor, *, broken_ties: bool) -
     return values, _pair_variance(influence.sum(1), influence.square().sum().item() / 2)
 
 
-_PERMUTED = {
+_PERMUTED: dict[Statistic, Callable[[Tensor, Tensor, Tensor], tuple[float, Tensor]]] = {
     pearson_rsa: _pearson_permuted,
     spearman_rsa: partial(_ranks_permuted, broken_ties=False),
     rho_a: partial(_ranks_permuted, broken_ties=True),
 }
-_REWEIGHTED = {
+_REWEIGHTED: dict[Statistic, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, float]]] = {
     pearson_rsa: _pearson_reweighted,
     spearman_rsa: partial(_ranks_reweighted, broken_ties=False),
     rho_a: partial(_ranks_reweighted, broken_ties=True),

@@ -122,8 +122,8 @@ def ranks_permuted(
 
     with _one_thread_each(_workers(r.device)) as pool:
         products = torch.stack(list(pool.map(product, [torch.arange(n, device=r.device), *orders]))).double()
-    moments = products / (n * (n - 1)), first.square().mean(), second.square().mean()
-    values = _statistic(*moments, n * (n - 1) / 2, broken_ties=broken_ties)
+    pairs, squares = n * (n - 1) / 2, (first.square().mean(), second.square().mean())
+    values = _statistic(products / 2 / pairs, *squares, pairs=pairs, broken_ties=broken_ties)
     return values[0].item(), values[1:]
 
 
@@ -139,7 +139,7 @@ def ranks_reweighted(
     theta, *squares = (
         (a.ranks @ b.ranks / len(a.ranks)) for a, b in ((first, second), (first, first), (second, second))
     )
-    observed = _statistic(theta, *squares, n * (n - 1) / 2, broken_ties=broken_ties)
+    observed = _statistic(theta, *squares, pairs=n * (n - 1) / 2, broken_ties=broken_ties)
     shift = _tail_means(first, second) + _tail_means(second, first) - 3 * theta
     influence = first.ranks * second.ranks + shift
     if broken_ties:
@@ -163,13 +163,13 @@ def ranks_reweighted(
         ranks = [_midranks(counts) / total for counts in held]
         squares = (counts @ rank.square() / total for counts, rank in zip(held, ranks, strict=True))
         product = (pair * ranks[0].index_select(0, first.group)) @ ranks[1].index_select(0, second.group)
-        return _statistic(product / total, *squares, total, broken_ties=broken_ties)
+        return _statistic(product / total, *squares, pairs=total, broken_ties=broken_ties)
 
     with _one_thread_each(_workers(r.device)) as pool:
         return torch.stack(list(pool.map(value, weights))), matrix
 
 
-def _statistic(theta: Tensor, first: Tensor, second: Tensor, pairs: Tensor | float, *, broken_ties: bool) -> Tensor:
+def _statistic(theta: Tensor, first: Tensor, second: Tensor, *, pairs: Tensor | float, broken_ties: bool) -> Tensor:
     """From means over pairs of products and squares of ranks / pairs."""
     return 12 * theta / (1 - 1 / pairs**2) if broken_ties else theta / (first * second).sqrt()
 
@@ -306,8 +306,8 @@ def _accumulate(tokens: int, bins: Callable, table: Int[Tensor, " bins"]) -> tup
 
     with _one_thread_each(workers) as pool:
         list(pool.map(visit, range(0, tokens, ROWS)))
-    counts, sums = sum(tile.counts for tile in tiles), sum(tile.sums for tile in tiles)
-    return counts + sum(tile.packed[:BINS] for tile in tiles), sums
+    counts = torch.stack([tile.counts + tile.packed[:BINS] for tile in tiles]).sum(0)
+    return counts, torch.stack([tile.sums for tile in tiles]).sum(0)
 
 
 def _both(function: Callable, r: Offsets, s: Offsets) -> list:

@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+NOT_ASKED = {"skipped": "not asked for"}
 SIZES = (1024, 4096, 24576)
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -237,6 +238,8 @@ def table(results: dict, sizes: tuple[int, ...]) -> str:
     ]
     for job, methods in JOBS.items():
         for method in methods:
+            if all(results[job, method, size] == NOT_ASKED for size in sizes):
+                continue
             cells = [cell(results[job, method, size], results[job, "gti-diag", size]) for size in sizes]
             lines.append(f"| {job} | {method} | " + " | ".join(cells) + " |")
     lines.append("")
@@ -298,7 +301,7 @@ def main() -> None:
         for method in methods:
             for size in args.sizes:
                 chosen = args.only in f"{job}: {method}"
-                found = measure(job, method, size, args.limit) if chosen else {"skipped": "not asked for"}
+                found = measure(job, method, size, args.limit) if chosen else NOT_ASKED
                 results[job, method, size] = found
                 if chosen:
                     print(f"{job}: {method}, {size:,}: {found}", file=sys.stderr, flush=True)
