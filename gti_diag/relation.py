@@ -10,7 +10,7 @@ from torch import Tensor
 
 TILE_ROWS = 8192
 QUERY_ROWS = 2048
-SPARE = 16  # candidates kept beyond k, so that rounding to bfloat16 rarely decides
+SPARE = 32  # candidates kept beyond k, so that rounding to bfloat16 rarely decides
 
 
 def centroid_distance(rows: Float[Tensor, "tokens dim"], *, mean: Float[Tensor, " dim"], dispersion: float) -> float:
@@ -143,8 +143,8 @@ def nearest(
     """The k candidates of highest cosine for each query, in memory queries · (dim + k) and one tile.
 
     `candidates` is one tensor, or tiles that can be walked more than once. Scores come from bfloat16 products where
-    the processor has instructions for them; the k + 16 best are then scored in float32, and a query for which a
-    candidate beyond those could still belong (by the rounding that its own row suffered) is searched in float32.
+    the processor has instructions for them; the k + 32 best are then scored in float32, and a query for which a
+    candidate beyond those could still belong (within six standard deviations of the rounding) is searched in float32.
     Zero candidates (dead rows) are never nearest.
 
     Raises: ValueError if a query is zero, the tiles can be walked only once, or fewer than k candidates have a
@@ -168,11 +168,11 @@ def _search(units: Tensor, tiles: Iterable[Tensor], *, k: int, work: torch.dtype
     rough, keep = units.to(work), k + SPARE
     scores = units.new_full((len(units), keep), -torch.inf, dtype=work)
     index = torch.full((len(units), keep), -1, device=units.device)
-    alive, rounding = 0, 0.0
+    alive, peaked = 0, 0.0
     for start, keys in _key_tiles(tiles, units.device):
         dead, coarse = (keys == 0).all(1), keys.to(work)
         alive += int((~dead).sum())
-        rounding = max(rounding, float(torch.linalg.vector_norm(coarse - keys, dim=1).max()))
+        peaked = max(peaked, float(torch.linalg.vector_norm(keys, 4, dim=1).max()))
         for low in range(0, len(units), QUERY_ROWS):
             part = slice(low, low + QUERY_ROWS)
             products = (rough[part] @ coarse.T).masked_fill_(dead, -torch.inf)
@@ -189,8 +189,10 @@ def _search(units: Tensor, tiles: Iterable[Tensor], *, k: int, work: torch.dtype
         for q, p in zip(query.split(TILE_ROWS), place.split(TILE_ROWS), strict=True):
             exact[q, p] = (units[q] * keys[index[q, p] - start]).sum(1, dtype=torch.float64)
     best = exact.topk(k, dim=1)
-    # Cauchy-Schwarz on the rounding of both factors, and the rounding of the product itself.
-    slack = torch.linalg.vector_norm(rough.float() - units, dim=1) + rounding + worst.abs() * torch.finfo(work).eps
+    # Rounding both factors errs by √(Σu²v²) · unit · √(2/3) in standard deviation, √(Σu²v²) ≤ ‖u‖₄ ‖v‖₄; six of them,
+    # and the rounding of the product itself.
+    unit = torch.finfo(work).eps / 2
+    slack = unit * (6 * (2 / 3) ** 0.5 * peaked * torch.linalg.vector_norm(units, 4, dim=1) + worst.abs())
     return Nearest(best.values.clamp(-1, 1), index.gather(1, best.indices)), best.values[:, -1] >= worst + slack
 
 
