@@ -184,6 +184,9 @@ def _auto(checkpoint: Checkpoint, base: Checkpoint | None, rows: int) -> _Choice
     if sidecar is not None:
         ids, levels = list(sidecar["ids"]), sidecar.get("levels")
         return _Choice(ids, f"gti.json lists {len(ids):,} new tokens", levels, _rest(tail, ids))
+    if checkpoint.replaced:
+        ids = list(checkpoint.replaced)
+        return _Choice(ids, f"no gti.json; the adapter trains {len(ids):,} rows of its own")
     tried = "no gti.json"
     if base is not None:
         ids, rule = _lacking(checkpoint, base, rows)

@@ -30,7 +30,7 @@ def joined(name: str, blocks: Sequence[Block], *, shape: tuple[int, int], dtype:
         raise bad(name, f"its stored parts hold {covered:,} of {shape[0] * shape[1]:,} elements", "a shard is missing")
 
     def fetch(ids: Tensor) -> Tensor:
-        out = torch.empty((len(ids), shape[1]), dtype=dtype)
+        out = torch.full((len(ids), shape[1]), torch.nan, dtype=dtype)  # overlapping parts leave a hole that shows
         for block in blocks:
             height, width = block.part.shape
             here = ((ids >= block.top) & (ids < block.top + height)).nonzero()[:, 0]

@@ -25,7 +25,7 @@ def describe(checkpoint: Checkpoint, partition: Any) -> dict[str, Any]:
                 "tensor": matrix.name,
                 "shape": list(matrix.shape),
                 "dtype": matrix.packing or str(matrix.dtype).removeprefix("torch."),
-                "bytes": matrix.shape[0] * matrix.shape[1] * matrix.dtype.itemsize,
+                "bytes": matrix.stored_bytes,
             }
             for role, matrix in checkpoint.matrices.items()
         },

@@ -87,13 +87,19 @@ def _plus(found: Adapter, matrix: Matrix, left: Tensor, right: Tensor, module: s
     return Matrix(name=matrix.name, shape=matrix.shape, dtype=torch.float32, fetch=fetch)
 
 
-def _replaced(found: Adapter, matrix: Matrix, rows: Matrix, module: str) -> Matrix:
-    """matrix with the rows `trainable_token_indices` replaced."""
+def replaced_ids(found: Adapter, module: str) -> Any:
+    """What adapter_config.json lists as the trained rows of `module`; None if nothing."""
     listed = found.config.get("trainable_token_indices")
     if listed is None:  # the TrainableTokens method itself
         listed = found.config.get("token_indices")
     if isinstance(listed, Mapping):
-        listed = next((ids for name, ids in listed.items() if module == name or module.endswith("." + name)), None)
+        return next((ids for name, ids in listed.items() if module == name or module.endswith("." + name)), None)
+    return listed
+
+
+def _replaced(found: Adapter, matrix: Matrix, rows: Matrix, module: str) -> Matrix:
+    """matrix with the rows `trainable_token_indices` replaced."""
+    listed = replaced_ids(found, module)
     if not isinstance(listed, list) or len(listed) != rows.shape[0] or rows.shape[1:] != matrix.shape[1:]:
         raise bad(found.where, f"replaces {rows.shape[0]} rows of {module} but lists other ids in adapter_config.json")
     if not all(type(id) is int and 0 <= id < matrix.shape[0] for id in listed):

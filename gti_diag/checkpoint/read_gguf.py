@@ -137,7 +137,8 @@ def _tensor(folder: Folder, file: str, *, name: str, offset: int, shape: tuple[i
             return torch.empty((0, *shape[1:]))
         return torch.from_numpy(np.ascontiguousarray(dequantize(rows, kind)))
 
-    return Matrix(name=name, shape=shape, dtype=torch.float32, fetch=fetch, packing=kind.name)
+    return Matrix(name=name, shape=shape, dtype=torch.float32, fetch=fetch, packing=kind.name,
+                  packed_row=shape[-1] // block * width)  # fmt: skip
 
 
 def gguf_config(pairs: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -26,6 +27,13 @@ class Matrix:
     dtype: torch.dtype
     fetch: Callable[[Tensor], Tensor] = field(repr=False, compare=False)
     packing: str | None = None  # the block format that rows are dequantised from
+    packed_row: int | None = None  # bytes of a row in that format
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that all rows take where they are stored."""
+        row = self.packed_row if self.packed_row is not None else math.prod(self.shape[1:]) * self.dtype.itemsize
+        return self.shape[0] * row
 
     def rows(self, ids: Tensor | None = None) -> Tensor:
         """The rows `ids` (all rows if None) as one (len(ids), dim) tensor.
@@ -78,6 +86,7 @@ class Checkpoint:
     sidecar: Mapping | None
     notes: tuple[str, ...] = ()
     layout: str | None = None
+    replaced: tuple[int, ...] = ()  # rows that an adapter on this checkpoint replaces
     tensors: Mapping[str, Matrix] = field(default_factory=dict, repr=False, compare=False)
     identity: str | None = field(default=None, repr=False)  # a remote store's own content id, in place of the bytes
 

@@ -216,6 +216,9 @@ def test_an_adapter_is_its_base_plus_what_it_adds(tmp_path, kind, tied):
     if not tied:
         assert torch.allclose(found.matrices["output"].rows(), head, atol=1e-6)
     assert found.notes[0].startswith("LORA adapter on")
+    if kind.startswith("rows"):
+        new = partition(found).groups["new"].ids.tolist()
+        assert new == ([3, 31, 7] if kind == "rows" else [9, 2])
     assert ("leaves the embedding as it is" in found.notes[0]) == (kind == "elsewhere")
 
 
