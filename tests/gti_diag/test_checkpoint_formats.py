@@ -141,6 +141,25 @@ def test_gguf_rows_are_dequantised(tmp_path, kind):
     assert found.matrices["input"].packing == (kind if kind.startswith("Q") else None)
 
 
+@pytest.mark.parametrize("kind", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"])
+def test_gguf_block_types_that_only_llama_cpp_writes(tmp_path, kind):
+    """The package does not quantise to these: any bytes are blocks of them, so small ones are dequantised both ways."""
+    import gguf
+    from gguf.quants import dequantize
+
+    block, width = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    packed = np.random.default_rng(0).integers(0, 60, (32, 256 // block * width), dtype=np.uint8)
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.add_tensor("token_embd.weight", packed, raw_dtype=gguf.GGMLQuantizationType[kind])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    truth = torch.from_numpy(dequantize(packed, gguf.GGMLQuantizationType[kind]))
+    same(tmp_path, truth)
+    assert open_checkpoint(tmp_path).matrices["input"].stored_bytes == packed.size
+
+
 def test_gguf_says_its_tokens(tmp_path):
     write_gguf(tmp_path / "m.gguf", torch.randn(32, 64), "F16")
     found = open_checkpoint(tmp_path)
