@@ -20,7 +20,7 @@ def figures(
     analyses: Sequence[Analysis],
     out: Path | str,
     *,
-    formats: Sequence[str] = ("png", "svg"),
+    formats: Sequence[str] = ("png", "svg", "pdf"),
     style: str = "paper",
 ) -> list[Path]:
     """Draw every figure that the analyses allow into `out`; several analyses stand side by side.

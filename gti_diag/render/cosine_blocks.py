@@ -12,6 +12,7 @@ from .view import Missing, View
 
 NAME = "cosine-blocks"
 TITLE = "Cosine similarity of the new tokens in code order"
+MEASURE = "hierarchy"  # what `gti-diag explain` calls it
 CAPTION = (
     "New tokens × new tokens, ordered by level and code; lines part the levels. Blocks along the diagonal "
     "mean that codes of one level resemble each other more than those of another."

@@ -12,6 +12,7 @@ from .view import Missing, View, similarity, token
 
 NAME = "cosine-panels"
 TITLE = "Cosine similarity of pretrained and new tokens"
+MEASURE = "mean_cosine"  # what `gti-diag explain` calls it
 CAPTION = (
     "Every cell is the cosine of two embedding rows: pretrained text tokens first, then new tokens. "
     "A solid block of new tokens means that their rows point one way."

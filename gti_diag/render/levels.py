@@ -11,6 +11,7 @@ from .view import Missing, View
 
 NAME = "levels"
 TITLE = "Similarity level by level"
+MEASURE = "hierarchy"  # what `gti-diag explain` calls it
 CAPTION = (
     "Mean cosine, about the centroid of all codes, of a level's codes with each other (filled) and with codes of "
     "other levels (hollow). A gap between the two means that the rows know their level."

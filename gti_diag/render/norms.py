@@ -11,6 +11,7 @@ from .view import Missing, View
 
 NAME = "norms"
 TITLE = "Row norms"
+MEASURE = "norm"  # what `gti-diag explain` calls it
 CAPTION = (
     "Distribution of the rows' Euclidean lengths. New rows much shorter or longer than text rows are read, and "
     "as a tied head also predicted, unlike any word."

@@ -11,6 +11,7 @@ from .view import Missing, View
 
 NAME = "rsa"
 TITLE = "Agreement with the codebooks (RSA)"
+MEASURE = "rsa"  # what `gti-diag explain` calls it
 CAPTION = (
     "Correlation between the pairwise cosines of the new rows and those of the codebook vectors, over all "
     "codes and within each level. Whiskers: bootstrap over tokens. Zero: no relation."

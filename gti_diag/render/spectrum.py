@@ -11,6 +11,7 @@ from .view import Missing, View, number
 
 NAME = "spectrum"
 TITLE = "Singular spectrum"
+MEASURE = "singular_values"  # what `gti-diag explain` calls it
 CAPTION = (
     "Singular values of a group's rows, divided by the largest. The band holds text samples of the new "
     "group's size: a curve far below it has lost directions."

@@ -69,10 +69,10 @@ ROWS = (
     Row("dispersion", "dispersion", measured("dispersion")),
     Row("dispersion_ratio", "dispersion / text", measured("dispersion_ratio")),
     Row("norm", "row norm, mean ± sd", _norm),
-    Row("pearson", "RSA, Pearson r", _rsa("pearson")),
-    Row("mantel", "  Mantel p", _significance("pearson")),
-    Row("spearman", "RSA, Spearman ρ", _rsa("spearman")),
-    Row("mantel", "  Mantel p", _significance("spearman")),
+    Row("rsa_pearson", "RSA, Pearson r", _rsa("pearson")),
+    Row("p_value", "  Mantel p", _significance("pearson")),
+    Row("rsa_spearman", "RSA, Spearman ρ", _rsa("spearman")),
+    Row("p_value", "  Mantel p", _significance("spearman")),
 )
 
 
@@ -125,6 +125,23 @@ def comparison(analyses: Sequence[Analysis], *, matrix: str = "input", group: st
             rows.append((row.measure, (row.title, *cells)))
     header = (f"{group} tokens", *(view.name for view in shown))
     return Table(header, tuple(measure for measure, _ in rows), tuple(cells for _, cells in rows))
+
+
+def more(shown: Sequence[View]) -> Table:
+    """Every other number of the groups: a column per group of one checkpoint, or per checkpoint for the new tokens."""
+    if len(shown) == 1:
+        columns = [(group, (shown[0].body.get("groups") or {})[group]) for group in groups(shown[0])]
+    else:
+        columns = [(view.name, (view.body.get("groups") or {}).get("new") or {}) for view in shown]
+    known = {row.measure for row in ROWS}
+    scalar = {
+        name: None
+        for _, values in columns
+        for name, value in values.items()
+        if name not in known and isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+    rows = tuple((name.replace("_", " "), *(number(values.get(name)) for _, values in columns)) for name in scalar)
+    return Table(("measure", *(name for name, _ in columns)), tuple(scalar), rows)
 
 
 def markdown(analyses: Sequence[Analysis]) -> str:

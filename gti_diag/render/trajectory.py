@@ -10,6 +10,7 @@ from .view import Missing, View
 
 NAME = "trajectory"
 TITLE = "Over training steps"
+MEASURE = "effective_rank"  # what `gti-diag explain` calls it
 CAPTION = (
     "The same tokens at successive checkpoints. The band is what text samples of the same size have; whiskers are "
     "bootstrap intervals."

@@ -7,11 +7,12 @@ import os
 import re
 import shutil
 import sys
+from importlib import import_module
 
 import pytest
 
 from gti_diag import InputError
-from gti_diag.render import html
+from gti_diag.render import FIGURES, html, tables
 from gti_diag.render.html import charts, tokens
 from gti_diag.render.view import views
 
@@ -95,6 +96,19 @@ def test_every_number_shown_has_an_explanation_at_hand(comparison):
     assert {"effective_rank", "dispersion_ratio", "unique_rows", "collapsed", "healthy"} <= explained
     for name in set(re.findall(r'data-tip="([a-z_]+)"', comparison)):
         assert f'id="line-{name}"' in comparison
+
+
+def test_every_measure_of_the_tables_and_figures_can_be_explained():
+    named = {row.measure for row in tables.ROWS}
+    named |= {import_module(f"gti_diag.render.{file}").MEASURE for file in FIGURES if file != "token_map"}
+    assert {name for name in named if html.explanation(name) is None} == set()
+    assert html.explanation("no_such_measure") is None
+
+
+def test_all_other_numbers_are_there_on_demand(three):
+    more = tables.more(views(three)[2:])
+    assert dict(zip(more.measures, more.rows, strict=True))["numerical_rank"] == ("numerical rank", "48", "48")
+    assert tables.more(views(three)).header == ("measure", *STARTS)
 
 
 def test_24576_tokens_stay_under_8_megabytes():
@@ -331,8 +345,8 @@ def test_dark_mode_recolours_page_and_charts_and_is_remembered(opened):
 @pytest.mark.browser
 def test_tables_sort_by_value_with_missing_numbers_last(reading):
     report = reading
-    table = report.page.locator("#numbers table")
-    names = "() => [...document.querySelectorAll('#numbers tbody th')].map(th => th.textContent)"
+    table = report.page.locator("#numbers table.sortable")
+    names = "() => [...document.querySelectorAll('#numbers .sortable tbody th')].map(th => th.textContent)"
     table.get_by_role("button", name="effective rank", exact=True).click()
     assert report.page.evaluate(names) == ["mean", "grounded", "random"]
     table.get_by_role("button", name="effective rank", exact=True).click()

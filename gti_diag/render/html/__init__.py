@@ -19,7 +19,7 @@ from .charts import interactive
 from .tokens import Lists, neighbours
 from .tokens import token_map as packed_map
 
-KEY_NUMBERS = ("unique_rows", "effective_rank", "dispersion_ratio", "pearson")
+KEY_NUMBERS = ("unique_rows", "effective_rank", "dispersion_ratio", "rsa_pearson")
 
 
 def report(analyses: Sequence[Analysis]) -> str:
@@ -81,6 +81,7 @@ def _part(analyses: Sequence[Analysis], matrix: str, lists: Lists) -> dict[str, 
         "views": shown,
         "cards": [_card(view) for view in shown],
         "table": _transposed(tables.comparison(analyses, matrix=matrix)) if len(shown) > 1 else tables.single(shown[0]),
+        "more": tables.more(shown),
         "maps": maps,
         "map_caption": token_map.CAPTION,
         "figures": _figures(analyses, suffix),
@@ -111,7 +112,14 @@ def _figure(name: str, module: Any, panels: list[Any]) -> dict[str, Any]:
         chart["id"] = f"{name}-{i}"
         chart["label"] = f"{module.TITLE}{': ' + chart['name'] if chart.get('name') else ''}"
     wide = len(made) > 1 or module is trajectory or (module is rsa_bars and len(panels) > 4)
-    return {"name": name, "title": module.TITLE, "caption": module.CAPTION, "charts": made, "wide": wide}
+    return {
+        "name": name,
+        "title": module.TITLE,
+        "caption": module.CAPTION,
+        "charts": made,
+        "wide": wide,
+        "measure": module.MEASURE,
+    }
 
 
 def _card(view: View) -> dict[str, Any]:
@@ -154,7 +162,9 @@ def _size(view: View) -> list[str]:
 
 def glossary(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Name → explanation of every measure and verdict the page shows, where one exists."""
-    shown = [*(row.measure for row in tables.ROWS), "rsa", *(card["label"] for part in parts for card in part["cards"])]
+    shown = [*(row.measure for row in tables.ROWS), *(name for part in parts for name in part["more"].measures)]
+    shown += [*(figure["measure"] for part in parts for figure in part["figures"]), "neighbours"]
+    shown += [*(card["label"] for part in parts for card in part["cards"])]
     shown += [reason.get("measure") for part in parts for card in part["cards"] for reason in card["reasons"]]
     found = {name: explanation(name) for name in dict.fromkeys(shown) if name}
     return {name: entry for name, entry in found.items() if entry is not None}

@@ -174,15 +174,20 @@ $("#theme").addEventListener("click", () => {
   try { localStorage.setItem("gti-diag-theme", theme); } catch { /* a file may have no storage */ }
   setTheme(theme);
 });
+const PRINTED = 660; // pixels across the narrower of A4 and Letter, margins off
 let before = null;
 addEventListener("beforeprint", () => {
   before = root.dataset.theme;
   root.dataset.theme = "light";
-  $$("details").forEach((details) => { details.dataset.open = details.open; details.open = true; });
-  for (const node of all) { watcher.unobserve(node); draw(node); Plotly.relayout(node, { autosize: false, width: 640, height: node.classList.contains("square") ? 560 : 340 }); }
+  for (const node of all) {
+    const beside = Math.min(3, node.closest(".grid").children.length), square = node.classList.contains("square");
+    const width = Math.floor(PRINTED / beside) - 8, height = square ? Math.min(width, 440) * 1.06 : beside > 1 ? width : 300;
+    watcher.unobserve(node);
+    draw(node);
+    Plotly.relayout(node, { autosize: false, width: square ? Math.min(width, 440) : width, height });
+  }
 });
 addEventListener("afterprint", () => {
-  $$("details").forEach((details) => { details.open = details.dataset.open === "true"; });
   all.forEach((node) => Plotly.relayout(node, { autosize: true, width: null, height: null }));
   setTheme(before);
 });
