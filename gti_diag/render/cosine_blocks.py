@@ -65,9 +65,8 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
     side = (width - 0.75) / columns
     figure, grid = canvas(width, rows * (side + (0.0 if single else 0.15)), nrows=rows, ncols=columns, squeeze=False)
     scale = limit(panels)
-    image = None
     for axes, panel in zip(grid.flat, panels, strict=False):
-        image = axes.imshow(
+        axes.imshow(
             panel.cosine,
             cmap=look["diverging"],
             vmin=-scale,
@@ -88,7 +87,7 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_visible(False)
     bar = figure.colorbar(
-        image,
+        grid.flat[0].images[0],
         ax=grid,
         shrink=0.75,
         aspect=28,

@@ -57,11 +57,8 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
     width = look["column"] if single else look["page"]
     side = (width - 0.75) / columns
     figure, grid = canvas(width, rows * (side + (-0.3 if single else 0.32)), nrows=rows, ncols=columns, squeeze=False)
-    image = None
     for axes, panel in zip(grid.flat, panels, strict=False):
-        image = axes.imshow(
-            panel.cosine, cmap=look["diverging"], vmin=-1, vmax=1, interpolation="nearest", rasterized=True
-        )
+        axes.imshow(panel.cosine, cmap=look["diverging"], vmin=-1, vmax=1, interpolation="nearest", rasterized=True)
         axes.axhline(panel.text - 0.5, color=look["ink"], lw=0.5)
         axes.axvline(panel.text - 0.5, color=look["ink"], lw=0.5)
         mean = "" if panel.new_mean is None else f"\nmean of new pairs {similarity(panel.new_mean)}"
@@ -70,7 +67,9 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
         _ticks(axes, panel, look, points_high=side * 72 * (0.78 if single else 0.9), tokens=single)
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_visible(False)
-    bar = figure.colorbar(image, ax=grid, shrink=0.75, aspect=28, pad=0.015, ticks=(-1, -0.5, 0, 0.5, 1))
+    bar = figure.colorbar(
+        grid.flat[0].images[0], ax=grid, shrink=0.75, aspect=28, pad=0.015, ticks=(-1, -0.5, 0, 0.5, 1)
+    )
     bar.set_label("cosine similarity")
     bar.outline.set_visible(False)
     return figure

@@ -67,11 +67,11 @@ def points(view: View) -> Panel:
 def draw(panels: Sequence[Panel], look: Look) -> Figure:
     """All checkpoints on one pair of logarithmic axes; exact zeros have no place on them and end a line."""
     figure, axes = canvas(look["column"], look["column"] * 0.72)
-    bands = [panel for panel in panels if panel.band is not None]
-    if bands:
-        low, high = bands[0].band
-        ranks = bands[0].null_rank
-        size = f" of {number(bands[0].null_size)}" if bands[0].null_size else ""
+    banded = next((panel for panel in panels if panel.band), None)
+    if banded and banded.band:
+        low, high = banded.band
+        ranks = banded.null_rank
+        size = f" of {number(banded.null_size)}" if banded.null_size else ""
         label = f"text samples{size}" + (f": {number(ranks[0])} to {number(ranks[1])}" if ranks else "")
         index = np.arange(1, len(low) + 1)
         shown = low > 0

@@ -42,10 +42,10 @@ def points(view: View) -> Panel:
     by_level = {level: fresh[[at == level for at in levels]] for level in sorted(set(levels), key=lambda at: at or 0)}
     method, share = plan.get("method") or "PCA", plan.get("explained")
     if method.lower() == "pca":
-        labels = tuple(f"PC {i + 1}" + (f" ({share[i]:.0%} of variance)" if share else "") for i in range(2))
+        first, second = (f"PC {i + 1}" + (f" ({share[i]:.0%} of variance)" if share else "") for i in range(2))
     else:
-        labels = (f"{method} 1", f"{method} 2")
-    return Panel(view.name, labels, cloud, by_level)
+        first, second = f"{method} 1", f"{method} 2"
+    return Panel(view.name, (first, second), cloud, by_level)
 
 
 def draw(panels: Sequence[Panel], look: Look) -> Figure:
@@ -84,7 +84,7 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
         handletextpad=0.1,
         columnspacing=1.0,
     )
-    for handle in legend.legend_handles:
+    for handle in filter(None, legend.legend_handles):
         handle.set_alpha(1)
     return figure
 

@@ -44,11 +44,11 @@ def points(view: View) -> Panel:
         raise Missing("no training step is recorded")
     group = view.group("new")
     rsa = (view.body.get("rsa") or {}).get("pearson") or {}
-    values = {name: group.get(name) for name in CURVES} | {"pearson": rsa.get("value")}
+    found = {name: group.get(name) for name in CURVES} | {"pearson": rsa.get("value")}
     intervals = {"pearson": tuple(rsa["interval"])} if rsa.get("interval") else {}
     null = (view.body.get("null") or {}).get("measures") or {}
     bands = {name: (null[name]["low"], null[name]["high"]) for name in CURVES if (null.get(name) or {}).get("low")}
-    values = {name: value for name, value in values.items() if value is not None}
+    values = {name: value for name, value in found.items() if value is not None}
     return Panel(view.name, view.step, group.get("count"), values, intervals, bands)
 
 

@@ -38,9 +38,9 @@ def _rounded(values: Any, digits: int = 4) -> list:
 
 def _spectra(panels: Sequence[spectrum.Panel]) -> Chart:
     traces = []
-    band = next((panel for panel in panels if panel.band is not None), None)
+    band = next((panel.band for panel in panels if panel.band), None)
     if band is not None:
-        low, high = band.band
+        low, high = band
         keep = low > 0
         index = (np.arange(len(low))[keep] + 1).tolist()
         for values, fill in ((low, None), (high, "tonexty")):
@@ -119,9 +119,11 @@ def _dumbbells(panels: Sequence[levels.Panel]) -> Chart:
 
 
 def _norms(panels: Sequence[norms.Panel]) -> Chart:
-    shown = [(panel.name, panel.new, _colour(panel.place), None) for panel in panels if panel.new]
     text = next((panel.text for panel in panels if panel.text), None)
-    shown = ([("text", text, "var(--muted)", "tozeroy")] if text else []) + shown
+    shown: list[tuple[str, norms.Histogram, str, str | None]] = []
+    if text:
+        shown.append(("text", text, "var(--muted)", "tozeroy"))
+    shown += [(panel.name, panel.new, _colour(panel.place), None) for panel in panels if panel.new]
     traces = []
     for name, histogram, colour, fill in shown:
         lone = histogram.point is not None
@@ -147,9 +149,9 @@ def _curves(panels: Sequence[trajectory.Panel]) -> Chart:
     for i, (curve, title) in enumerate(shown.items(), 1):
         axis = "" if i == 1 else str(i)
         found = trajectory.series(panels, curve)
-        bounds = [panel.intervals.get(curve) for panel in found]
+        bounds = [panel.intervals[curve] for panel in found if curve in panel.intervals]
         values = [panel.values[curve] for panel in found]
-        known = bool(found) and all(bounds)
+        known = len(bounds) == len(found) > 0
         traces.append({
             "type": "scatter", "mode": "lines+markers", "x": [panel.step for panel in found], "y": _rounded(values),
             "line": {"color": "var(--s0)", "width": 2}, "xaxis": f"x{axis}", "yaxis": f"y{axis}", "showlegend": False,
