@@ -18,6 +18,7 @@ from .vocabulary import read_vocabulary
 
 COMPARED_ROWS = 256  # rows read to see whether a stored head equals the input matrix
 MOST_ADDED_COMPARED = 1024
+MOST_LEVELS = 1000
 
 
 def open_checkpoint(path: str | Path, *, tensor: str | None = None) -> Checkpoint:
@@ -256,8 +257,9 @@ def _sidecar(folders: tuple[Folder, ...], matrix: Matrix) -> dict | None:
     for value in (*ids, *(levels or ())):
         if type(value) is not int:
             raise bad(where, f"holds {value!r} where a whole number belongs")
-    if levels and min(levels) < 1:
-        raise bad(where, f"has level {min(levels)}; levels count from 1")
+    strange = next((level for level in levels or () if not 1 <= level <= MOST_LEVELS), None)
+    if strange is not None:
+        raise bad(where, f"has level {strange}; levels count from 1")
     wrong = next((id for id in ids if not 0 <= id < matrix.shape[0]), None)
     if wrong is not None or len(set(ids)) != len(ids):
         raise bad(where, f"id {wrong} is not a row of {matrix.name}" if wrong is not None else "lists an id twice")

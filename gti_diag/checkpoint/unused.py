@@ -32,7 +32,7 @@ def reserved(vocabulary: Vocabulary | None, rows: int) -> dict[int, str]:
         token = vocabulary.tokens[id] if id < vocabulary.size else None
         if token is None:
             causes[id] = NAMELESS
-        elif PLACEHOLDER.fullmatch(token):
+        elif token[:1] in ("<", "[", "|") and PLACEHOLDER.fullmatch(token):
             causes[id] = NAMED
         elif token.strip() in USUAL_SPECIALS:
             causes[id] = SPECIAL

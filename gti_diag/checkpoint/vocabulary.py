@@ -5,13 +5,14 @@ import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import InputError
 from .places import Folder, whole
 from .records import Vocabulary, bad
 
 T = TypeVar("T")
+MOST_SPECIALS = 100_000
 SPARSEST = 64  # ids may be this many times as many as tokens, and a few thousand more: beyond, an id is damage
 SPECIAL_KEYS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -28,12 +29,13 @@ def read_vocabulary(folder: Folder, *, stem: str | None = None) -> Vocabulary | 
     names = set(folder.names())
     tokens: dict[int, str] = {}
     source = None
+    content = functools.cache(lambda name: _content(folder, name))
     for name, parse in _bases(names, stem):
-        found = _parsed(folder, name, parse)
+        found = _parsed(folder.root, name, content, parse)
         if found is not None:
             tokens, source = found, name
             break
-    added, special = _added(folder, names)
+    added, special = _added(folder.root, names, content)
     if source is None and not added:
         return None
     tokens |= added
@@ -51,7 +53,7 @@ def build(
     return Vocabulary(tokens=ordered, added=dict(sorted(added.items())), special=special, source=source)
 
 
-def _bases(names: set[str], stem: str | None) -> Iterable[tuple[str, Callable[[bytes], dict[int, str] | None]]]:
+def _bases(names: set[str], stem: str | None) -> Iterable[tuple[str, Callable[[Any], dict[int, str] | None]]]:
     """Files that may hold the base vocabulary, best first, each with its parser."""
     beside = ((f"{stem}.txt", _lines), (f"{stem}.json", _pieces), (f"{stem}.tokens.txt", _lines))
     yield from ((name, parse) for name, parse in (*beside, *BASES) if name in names)
@@ -59,18 +61,23 @@ def _bases(names: set[str], stem: str | None) -> Iterable[tuple[str, Callable[[b
     yield from ((name, _pieces) for name in sorted(names) if PIECES.fullmatch(name) and name not in NOT_PIECES)
 
 
-def _parsed(folder: Folder, name: str, parse: Callable[[bytes], T]) -> T:
+def _content(folder: Folder, name: str) -> Any:
+    """What a parser of this file gets: the value of a JSON file, the bytes of any other."""
+    data = whole(folder, name)
+    return json.loads(data) if name.endswith(".json") else data
+
+
+def _parsed(root: str, name: str, content: Callable[[str], Any], parse: Callable[[Any], T]) -> T:
     try:
-        return parse(whole(folder, name))
+        return parse(content(name))
     except InputError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, RuntimeError) as error:
-        raise bad(f"{folder.root}/{name}", f"is not a tokenizer file of a known form ({error})") from error
+        raise bad(f"{root}/{name}", f"is not a tokenizer file of a known form ({error})") from error
 
 
-def _tokenizer_json(data: bytes) -> dict[int, str]:
-    model = json.loads(data)["model"]
-    vocab = model["vocab"]
+def _tokenizer_json(found: Any) -> dict[int, str]:
+    vocab = found["model"]["vocab"]
     if isinstance(vocab, list):  # Unigram: [piece, score] in id order
         return {id: str(entry[0]) for id, entry in enumerate(vocab)}
     return _by_id(vocab)
@@ -88,10 +95,11 @@ def _id(value: object) -> int:
     return value
 
 
-def _tekken(data: bytes) -> dict[int, str]:
-    found = json.loads(data)
+def _tekken(found: Any) -> dict[int, str]:
     specials = {entry["rank"]: entry["token_str"] for entry in found.get("special_tokens") or []}
     first = int(found["config"]["default_num_special_tokens"])
+    if not 0 <= first <= MOST_SPECIALS:
+        raise ValueError(f"default_num_special_tokens is {first}")
     pieces = found["vocab"][: int(found["config"]["default_vocab_size"]) - first]
     texts = (base64.b64decode(piece["token_bytes"]).decode("utf-8", "replace") for piece in pieces)
     return {**{id: f"<SPECIAL_{id}>" for id in range(first)}, **specials, **dict(enumerate(texts, first))}
@@ -118,9 +126,8 @@ def _lines(data: bytes) -> dict[int, str]:
     return dict(enumerate(data.decode("utf-8").removesuffix("\n").replace("\r\n", "\n").split("\n")))
 
 
-def _pieces(data: bytes) -> dict[int, str] | None:
+def _pieces(found: Any) -> dict[int, str] | None:
     """{"tokens": [...]} or a bare list of strings; anything else is some other JSON file."""
-    found = json.loads(data)
     listed = found.get("tokens") if isinstance(found, dict) else found
     if not (isinstance(listed, list) and listed and all(isinstance(token, str) for token in listed)):
         return None
@@ -129,7 +136,7 @@ def _pieces(data: bytes) -> dict[int, str] | None:
 
 BASES = (
     ("tokenizer.json", _tokenizer_json),
-    ("vocab.json", lambda data: _by_id(json.loads(data))),
+    ("vocab.json", _by_id),
     ("vocab.txt", _lines),
     ("tekken.json", _tekken),
     ("tokenizer.model", _sentencepiece),
@@ -141,7 +148,7 @@ PIECES = re.compile(r".*(tok|vocab|piece).*\.json", re.IGNORECASE)
 NOT_PIECES = {"tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"}
 
 
-def _added(folder: Folder, names: set[str]) -> tuple[dict[int, str], set[str]]:
+def _added(root: str, names: set[str], content: Callable[[str], Any]) -> tuple[dict[int, str], set[str]]:
     """Added tokens by id, and the strings that any file calls special."""
     added: dict[int, str] = {}
     special: set[str] = set()
@@ -154,8 +161,7 @@ def _added(folder: Folder, names: set[str]) -> tuple[dict[int, str], set[str]]:
         if isinstance(entry, Mapping) and entry.get("special"):
             special.add(content)
 
-    def read(name: str, data: bytes) -> None:
-        found = json.loads(data)
+    def read(name: str, found: Any) -> None:
         if name == "tokenizer.json":
             for entry in found.get("added_tokens") or []:
                 take(entry["id"], entry)
@@ -172,5 +178,5 @@ def _added(folder: Folder, names: set[str]) -> tuple[dict[int, str], set[str]]:
 
     for name in ("tokenizer.json", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json"):
         if name in names:
-            _parsed(folder, name, functools.partial(read, name))
+            _parsed(root, name, content, functools.partial(read, name))
     return added, special
