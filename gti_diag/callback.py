@@ -1,6 +1,7 @@
 """The geometry of new token rows while they train: a callback for the Trainer of transformers, and those built on it (TRL)."""
 
 import sys
+from types import FrameType
 
 from transformers import Trainer, TrainerCallback
 
@@ -43,7 +44,7 @@ def _log(values: dict[str, float], state) -> None:
     The Trainer hands callbacks no reference to itself, and runs its trackers before the user's callbacks, so entries added
     to `logs` in on_log would reach none of them. It is the caller, though, and so its frame is there.
     """
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         owner = frame.f_locals.get("self")
         if isinstance(owner, Trainer):

@@ -110,7 +110,7 @@ def check(
     findings = gate.check(analysis, baseline=against, policy=rules)
     gate_output.write(findings, {"junit": junit, "sarif": sarif, "summary": summary, "json": json})
     gate_output.append_github_summary(findings)
-    if update and findings.passed:
+    if update and baseline is not None and findings.passed:
         gate.write_baseline(analysis, baseline)
     if not quiet:
         typer.echo(findings)

@@ -178,64 +178,57 @@ def _known(measure: str, now: Mapping[str, Number], policy: Policy) -> None:
 
 def _tried(rule: Rule, now: Mapping[str, Number], was: Mapping[str, Number]) -> Iterator[Finding]:
     """One finding for each bound of a rule; the caller fills in matrix and cause."""
-    number = now.get(rule.measure)
+    number, before = now.get(rule.measure), was.get(rule.measure)
     for bound in ("min", "max", "max_drop", "max_rise", "max_change"):
         limit = getattr(rule, bound)
         if limit is None:
             continue
-        finding = Finding("skip", "", rule.measure, f"{bound} {limit:g}", "not measured")
+        skipped = Finding("skip", "", rule.measure, f"{bound} {limit:g}", "not measured")
         if number is None:
-            yield finding
+            yield skipped
         elif bound in ("min", "max"):
-            yield _bounded(finding, rule, number)
-        elif rule.measure not in was or was[rule.measure].value is None:
-            yield replace(finding, got=f"{_text(number.value)}, nothing in a baseline to compare with")
+            yield _placed(rule, number, window=_window(bound, limit, 0.0))
+        elif before is None or before.value is None:
+            yield replace(skipped, got=f"{_text(number.value)}, nothing in a baseline to compare with")
         else:
-            yield _moved(finding, rule, number, was[rule.measure])
+            origin = f" (baseline {before.value:.4g}, {bound} {limit:.3g})"
+            yield _placed(rule, number, window=_window(bound, limit, before.value), before=before, origin=origin)
 
 
-def _bounded(finding: Finding, rule: Rule, number: Number) -> Finding:
-    bound, limit = finding.expected.split()[0], rule.min if finding.expected.startswith("min") else rule.max
-    slack = _slack(rule, number)
-    expected = f"{'at least' if bound == 'min' else 'at most'} {limit:g}{_give(slack)}"
+def _window(bound: str, limit: float, before: float) -> tuple[float, float]:
+    """Where the value may lie."""
+    room = limit * abs(before)
+    return {
+        "min": (limit, math.inf),
+        "max": (-math.inf, limit),
+        "max_drop": (before - room, math.inf),
+        "max_rise": (-math.inf, before + room),
+        "max_change": (before - room, before + room),
+    }[bound]
+
+
+def _placed(
+    rule: Rule, number: Number, *, window: tuple[float, float], before: Number | None = None, origin: str = ""
+) -> Finding:
+    """Whether a value lies in its window, widened by what resampling would move it (and the baseline)."""
+    low, high = window
+    was = 0.0 if before is None or before.value is None else before.value
+    if rule.tolerance is None:
+        slack = math.hypot(number.noise, before.noise if before is not None else 0.0)
+    else:
+        slack = rule.tolerance * abs(number.value or 0.0)
+    if high == math.inf:
+        allowed = f"at least {low:.4g}"
+    else:
+        allowed = f"at most {high:.4g}" if low == -math.inf else f"{low:.4g} to {high:.4g}"
+    expected = f"{allowed}{origin}" + (f" ± {slack:.2g}" if slack else "")
     if number.value is None:
-        return replace(
-            finding, status="fail", expected=expected, got=f"undefined ({number.reason or 'no reason given'})"
-        )
-    beyond = limit - number.value if bound == "min" else number.value - limit
-    return replace(finding, status="fail" if beyond > slack else "pass", expected=expected, got=_text(number.value))
-
-
-def _moved(finding: Finding, rule: Rule, number: Number, was: Number) -> Finding:
-    bound = finding.expected.split()[0]
-    share = getattr(rule, bound)
-    slack = math.hypot(_slack(rule, number), 0.0 if rule.tolerance is not None else was.noise)
-    room = share * abs(was.value)
-    edges = {
-        "max_drop": f"at least {was.value - room:.4g}",
-        "max_rise": f"at most {was.value + room:.4g}",
-        "max_change": f"{was.value - room:.4g} to {was.value + room:.4g}",
-    }
-    expected = f"{edges[bound]} (baseline {was.value:.4g}, {bound} {share:.3g}){_give(slack)}"
-    if number.value is None:
-        return replace(
-            finding, status="fail", expected=expected, got=f"undefined ({number.reason or 'no reason given'})"
-        )
-    moved = number.value - was.value
-    size = {"max_drop": -moved, "max_rise": moved, "max_change": abs(moved)}[bound]
-    # Baselines are rounded: a change in the last digit kept is none.
-    rounding = abs(was.value) * 10.0 ** (1 - DIGITS)
-    got = f"{_text(number.value)} ({moved / abs(was.value):+.1%})" if was.value else _text(number.value)
-    return replace(finding, status="fail" if size > room + slack + rounding else "pass", expected=expected, got=got)
-
-
-def _slack(rule: Rule, number: Number) -> float:
-    """The sampling interval's half-width, or the share of the value that the rule states."""
-    return number.noise if rule.tolerance is None else rule.tolerance * abs(number.value or 0.0)
-
-
-def _give(slack: float) -> str:
-    return f" ± {slack:.2g}" if slack else ""
+        got = f"undefined ({number.reason or 'no reason given'})"
+        return Finding("fail", "", rule.measure, expected, got)
+    slack += abs(was) * 10.0 ** (1 - DIGITS)  # a baseline is rounded: a change in its last digit is none
+    got = f"{_text(number.value)} ({(number.value - was) / abs(was):+.1%})" if was else _text(number.value)
+    status = "pass" if low - slack <= number.value <= high + slack else "fail"
+    return Finding(status, "", rule.measure, expected, got)
 
 
 def _text(value: float | None) -> str:

@@ -42,8 +42,10 @@ def _group(matrix: Mapping[str, Any], group: str, measures: Mapping[str, Any]) -
     null = ((matrix.get("null") or {}).get("measures") or {}) if group == "new" else {}
     for name, value in _scalars(measures):
         band = null.get(SPREAD_OF.get(name, name))
-        sampled = value is not None and group == "new"  # the vocabulary is the same rows every time
-        yield name, Number(value, _noise(name, value, measures, band) if sampled else 0.0, reasons.get(name))
+        if value is None or group != "new":  # the vocabulary is the same rows every time
+            yield name, Number(value, reason=reasons.get(name))
+        else:
+            yield name, Number(value, _noise(name, value, measures, band))
     distinct = measures.get("distinct_rows") or measures.get("unique_rows")
     if distinct is not None and measures.get("count"):
         yield "distinct_share", Number(distinct / measures["count"])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from . import geometry, spectra
 from .errors import InputError
-from .live_rows import readers, row_count, unwrapped
+from .live_rows import input_embedding, readers, row_count
 from .tokens import code_like
 from .verdict import THRESHOLDS
 
@@ -94,7 +94,7 @@ class Watch:
         Raises:
             InputError: there are no new tokens, or no others.
         """
-        count = row_count(unwrapped(model).get_input_embeddings())
+        count = row_count(input_embedding(model))
         new = new_ids(self.new, tokenizer, rows=count)
         self.ids = new[_evenly(len(new))]
         others = torch.ones(count, dtype=torch.bool)
