@@ -12,7 +12,7 @@ from . import layouts
 from .far import FarFolder, place
 from .formats import Weights, adapter_files, first_with, read_weights
 from .places import Folder, read_json
-from .read_adapter import adapted, adapter, replaced_ids
+from .read_adapter import adapted, adapter, replaced_rows
 from .records import Checkpoint, Matrix, Vocabulary, bad
 from .vocabulary import read_vocabulary
 
@@ -209,7 +209,7 @@ def _adapter_checkpoint(
         vocabulary=vocabulary,
         tied=tied,
         sidecar=_sidecar((folder,), matrices["input"]) or base.sidecar,
-        replaced=tuple(replaced_ids(found, _module(entry)) or ()) if matrices["input"] is not entry else (),
+        replaced=replaced_rows(found, entry, _module(entry)),
         notes=(told, *base.notes, *notes),
     )
 

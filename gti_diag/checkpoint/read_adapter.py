@@ -70,7 +70,7 @@ def adapted(found: Adapter, matrix: Matrix | None, module: str) -> Matrix | None
     a, b = found.of(module, ".lora_A.weight"), found.of(module, ".lora_B.weight")
     if a is not None and b is not None:
         return _plus(found, matrix, b.rows(), a.rows(), module)
-    rows = found.of(module, ".token_adapter.trainable_tokens_delta", ".trainable_tokens_delta")
+    rows = found.of(module, *DELTA)
     return matrix if rows is None else _replaced(found, matrix, rows, module)
 
 
@@ -87,23 +87,33 @@ def _plus(found: Adapter, matrix: Matrix, left: Tensor, right: Tensor, module: s
     return Matrix(name=matrix.name, shape=matrix.shape, dtype=torch.float32, fetch=fetch)
 
 
-def replaced_ids(found: Adapter, module: str) -> Any:
-    """What adapter_config.json lists as the trained rows of `module`; None if nothing."""
+DELTA = (".token_adapter.trainable_tokens_delta", ".trainable_tokens_delta")
+
+
+def replaced_rows(found: Adapter, matrix: Matrix, module: str) -> tuple[int, ...]:
+    """The rows of `module` that the adapter replaces, in its order; none if it replaces none.
+
+    Raises:
+        InputError: their number or the ids do not fit.
+    """
+    rows = found.of(module, *DELTA)
+    if rows is None:
+        return ()
     listed = found.config.get("trainable_token_indices")
     if listed is None:  # the TrainableTokens method itself
         listed = found.config.get("token_indices")
     if isinstance(listed, Mapping):
-        return next((ids for name, ids in listed.items() if module == name or module.endswith("." + name)), None)
-    return listed
+        listed = next((ids for name, ids in listed.items() if module == name or module.endswith("." + name)), None)
+    if not isinstance(listed, list) or len(listed) != rows.shape[0] or rows.shape[1:] != matrix.shape[1:]:
+        raise bad(found.where, f"replaces {rows.shape[0]} rows of {module} but lists other ids in adapter_config.json")
+    if not all(type(id) is int and 0 <= id < matrix.shape[0] for id in listed) or len(set(listed)) < len(listed):
+        raise bad(found.where, f"lists ids that are no rows of {module} ({matrix.shape[0]:,} rows), or one twice")
+    return tuple(listed)
 
 
 def _replaced(found: Adapter, matrix: Matrix, rows: Matrix, module: str) -> Matrix:
     """matrix with the rows `trainable_token_indices` replaced."""
-    listed = replaced_ids(found, module)
-    if not isinstance(listed, list) or len(listed) != rows.shape[0] or rows.shape[1:] != matrix.shape[1:]:
-        raise bad(found.where, f"replaces {rows.shape[0]} rows of {module} but lists other ids in adapter_config.json")
-    if not all(type(id) is int and 0 <= id < matrix.shape[0] for id in listed):
-        raise bad(found.where, f"lists ids that are no rows of {module} ({matrix.shape[0]:,} rows)")
+    listed = replaced_rows(found, matrix, module)
     dtype = torch.promote_types(matrix.dtype, rows.dtype)
     place = torch.full((matrix.shape[0],), -1)
     place[torch.tensor(listed, dtype=torch.long)] = torch.arange(len(listed))
