@@ -299,6 +299,7 @@ def _bar(*columns: str):
 
 def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars would tear ours
     # Threads that wait by spinning stall a busy machine: steps of a second took minutes. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     shell.run(app, "gti-train")
