@@ -13,10 +13,19 @@ demo: $(VENV)/.demo
 	$(VENV)/bin/gti-train demo --out runs/demo
 
 test: $(VENV)/.dev
-	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n auto -rs $(PYTEST_FLAGS)
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+fuzz: $(VENV)/.dev
+	$(VENV)/bin/python reports/fuzz/run.py
+
+benchmarks: $(VENV)/.dev
+	$(VENV)/bin/python reports/benchmarks/spectra.py
+	$(VENV)/bin/python reports/benchmarks/rsa.py --out reports/benchmarks/rsa.md
+	$(VENV)/bin/python reports/benchmarks/analyze.py
+	$(VENV)/bin/python reports/benchmarks/grounding.py
 
 clean:
 	rm -rf $(VENV) runs

@@ -7,8 +7,11 @@ from torch import Tensor
 
 from . import alignment, rsa
 from .group_measures import Measured
+from .jackknife import jackknife_interval
 
 CONFIDENCE = 0.95
+SAMPLES = 1000
+PERMUTATIONS, PERMUTATIONS_OF_MANY = 999, 119  # the least p is 0.001, and 0.0083
 EXACT_TOKENS = 2048  # rank statistics are resampled up to here: memory and time grow with the square
 OVERLAP_K = 10
 OVERLAP_TOKENS = 4096  # neighbours are searched among this many evenly chosen tokens
@@ -27,6 +30,7 @@ def resemblance(
     usable = ((rows != 0).any(1) & (vectors != 0).any(1)).cpu()
     found = _agreement(rows[usable], vectors[usable], generator, "all")
     found |= {"reference": source, "dropped_zero_rows": int((~usable).sum()), "levels": {}}
+    found["alignment"] = _alignment(rows[usable], vectors[usable], found["undefined"])
     if levels is not None and len(levels.unique()) > 1:
         for level in levels.unique().tolist():
             members = usable & (levels == level)
@@ -47,7 +51,6 @@ def _agreement(rows: Tensor, vectors: Tensor, generator: Callable[[str], torch.G
             _statistic(entry, statistic, rows, vectors, lambda kind, name=name: generator(f"{purpose} {name} {kind}"))
         found[name] = entry.values
         undefined |= {f"{name}.{key}": reason for key, reason in entry.undefined.items()}
-    found["alignment"] = _alignment(rows, vectors, undefined)
     rank = Measured()
     if found["spearman"]["value"] is not None and n <= EXACT_TOKENS:
         rank.add("rho_a", lambda: rsa.rho_a(rows, vectors))
@@ -78,8 +81,12 @@ def _statistic(entry: Measured, statistic, rows: Tensor, vectors: Tensor, genera
         entry.values |= {"interval": None, "p_value": None}
         entry.undefined |= {"interval": reason, "p_value": reason}
         return
-    draws = 999 if n <= EXACT_TOKENS else 199
-    entry.add("interval", lambda: rsa.rsa_interval(rows, vectors, statistic=statistic, samples=draws + 1,
-                                                   confidence=CONFIDENCE, generator=generator("bootstrap")))  # fmt: skip
+    many = n > EXACT_TOKENS
+    if many:  # redrawing tokens costs the square of their number; leaving each out once has a closed form
+        entry.add("interval", lambda: jackknife_interval(rows, vectors, confidence=CONFIDENCE))
+    else:
+        entry.add("interval", lambda: rsa.rsa_interval(rows, vectors, statistic=statistic, samples=SAMPLES,
+                                                       confidence=CONFIDENCE, generator=generator("bootstrap")))  # fmt: skip
+    draws = PERMUTATIONS_OF_MANY if many else PERMUTATIONS
     entry.add("p_value", lambda: rsa.mantel_test(rows, vectors, statistic=statistic, permutations=draws,
                                                  generator=generator("mantel")).p_value)  # fmt: skip

@@ -12,7 +12,7 @@ HALF = 0.5  # the principal subspace of text: as many axes as carry half of its 
 ISOTROPIC_DRAWS = 4
 BAND = 4.0  # standard deviations: noise leaves this band once in 16,000 times
 NEIGHBOURS = 5
-NEIGHBOUR_TOKENS = 2048  # the neighbours of at most this many new tokens are listed
+NEIGHBOUR_TOKENS = 1024  # the neighbours of at most this many new tokens are listed
 
 
 def relate(new: dict, text: dict, held: dict[str, GroupRows], moments: dict[str, spectra.Moments]) -> None:
@@ -67,7 +67,7 @@ def isotropic_null(count: int, axes: Tensor, *, generator: torch.Generator) -> d
 
 
 def neighbours(text: GroupRows, new: GroupRows) -> list[dict]:
-    """The nearest text tokens (by cosine) of up to 2,048 new tokens, evenly chosen; zero rows have none."""
+    """The nearest text tokens (by cosine) of up to 1,024 new tokens, evenly chosen; zero rows have none."""
     picked = new.nonzero(evenly(len(new.ids), NEIGHBOUR_TOKENS))
     k = min(NEIGHBOURS, len(text.nonzero(torch.arange(len(text.ids)))))
     if not len(picked) or not k:

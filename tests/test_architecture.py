@@ -99,7 +99,13 @@ def test_core_is_pure(name):
     path = ROOT / Path(*name.split(".")).with_suffix(".py")
     used = imports(name, path)
     siblings = {found for found in used if found.startswith("gti_diag.")} - {name}
-    machinery = {"gti_diag.alignment", "gti_diag.spectra", "gti_diag.geometry", "gti_diag.spearman", "gti_diag.uncertainty"}
+    machinery = {
+        "gti_diag.alignment",
+        "gti_diag.spectra",
+        "gti_diag.geometry",
+        "gti_diag.spearman",
+        "gti_diag.uncertainty",
+    }
     assert {s for s in siblings if room_of(s) != "core"} == set(), "the core imports no outer room"
     assert {".".join(s.split(".")[:2]) for s in siblings} <= machinery, "only shared machinery crosses the core"
     assert not used & {"pathlib", "json", "rich", "typer", "transformers", *DRAWING}

@@ -41,7 +41,7 @@ def _group(group: dict[str, Any]) -> str:
     return f"{group['count']:,} tokens{levels}: {shown}"
 
 
-def _bytes(count: int) -> str:
+def _bytes(count: float) -> str:
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
