@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,7 +71,7 @@ def shape(moments_or_rows: spectra.Moments | Tensor, *, floor_reason: str | None
             if centred and floor_reason:
                 found.values[name + suffix], found.undefined[name + suffix] = None, floor_reason
             else:
-                found.add(name + suffix, lambda measure=measure, s=s: measure(s))
+                found.add(name + suffix, partial(measure, s))
     return found
 
 

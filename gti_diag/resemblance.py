@@ -1,6 +1,7 @@
 """RSA of the new rows against the reference, over all tokens and level by level, with intervals and p-values."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ def resemblance(
 
 def _agreement(rows: Tensor, vectors: Tensor, generator: Callable[[str], torch.Generator], purpose: str) -> dict:
     n = len(rows)
-    found = {"tokens": n, "pairs": n * (n - 1) // 2}
+    found: dict[str, Any] = {"tokens": n, "pairs": n * (n - 1) // 2}
     undefined: dict[str, str] = {}
     for name, statistic in (("pearson", rsa.pearson_rsa), ("spearman", rsa.spearman_rsa)):
         entry = Measured()

@@ -1,5 +1,7 @@
 """How the new rows relate to the text rows: spread, place and directions, nearest words, and what noise would show."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from .group_measures import Measured
 from .group_rows import GroupRows
 
 HALF = 0.5  # the principal subspace of text: as many axes as carry half of its variance
-ISOTROPIC_DRAWS = 4
+ISOTROPIC_DRAWS = 4  # 1 for more than 4,096 rows, where the draws hardly differ
 BAND = 4.0  # standard deviations: noise leaves this band once in 16,000 times
 NEIGHBOURS = 5
 NEIGHBOUR_TOKENS = 1024  # the neighbours of at most this many new tokens are listed
@@ -19,7 +21,7 @@ def relate(new: dict, text: dict, held: dict[str, GroupRows], moments: dict[str,
     """Add to the measures of the new group those that compare it with the text group."""
     found = Measured()
     for name in ("dispersion", "median_dispersion"):
-        found.add(f"{name}_ratio", lambda name=name: _ratio(new[name], text[name]))
+        found.add(f"{name}_ratio", partial(_ratio, new[name], text[name]))
     rows, dim = held["new"].rows, held["new"].rows.shape[1]
     spread = text["dispersion"] or 0.0
     found.add(
@@ -53,13 +55,14 @@ def isotropic_null(count: int, axes: Tensor, *, generator: torch.Generator) -> d
     """
     dim, k = axes.shape
     ranks = []
-    for _ in range(ISOTROPIC_DRAWS):
+    draws = ISOTROPIC_DRAWS if count <= 4096 else 1
+    for _ in range(draws):
         rows = torch.randn(count, dim, generator=generator)
         ranks.append(spectra.effective_rank(spectra.singular_values(rows, centred=True)))
     chance = k / dim
     margin = BAND * (2 * k * (dim - k) / (count * dim**2 * (dim + 2))) ** 0.5
     return {
-        "draws": ISOTROPIC_DRAWS,
+        "draws": draws,
         "axes": k,
         "effective_rank_centred": {"low": min(ranks), "high": max(ranks)},
         "text_subspace_energy": {"low": chance - margin, "chance": chance, "high": chance + margin},

@@ -9,7 +9,18 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from jaxtyping import install_import_hook
 
-CORE = ["spectra", "geometry", "relation", "dimension", "hierarchy", "rsa", "jackknife", "spearman", "alignment", "uncertainty"]
+CORE = [
+    "spectra",
+    "geometry",
+    "relation",
+    "dimension",
+    "hierarchy",
+    "rsa",
+    "jackknife",
+    "spearman",
+    "alignment",
+    "uncertainty",
+]
 install_import_hook([f"gti_diag.{name}" for name in CORE], "beartype.beartype")
 
 import pytest  # noqa: E402
