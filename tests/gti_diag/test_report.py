@@ -61,9 +61,14 @@ def test_read_names_a_missing_file(tmp_path):
 def test_atomic_leaves_nothing_behind_on_failure(tmp_path):
     target = tmp_path / "kept.txt"
     target.write_text("old")
-    with pytest.raises(RuntimeError, match="half way"), atomic(target) as temporary:
-        temporary.write_text("new")
-        raise RuntimeError("half way")
+
+    def half_way():
+        with atomic(target) as temporary:
+            temporary.write_text("new")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        half_way()
     assert target.read_text() == "old" and os.listdir(tmp_path) == ["kept.txt"]
 
 
