@@ -52,7 +52,10 @@ def panel(text: GroupRows, new: GroupRows, *, generator: torch.Generator) -> dic
 
 
 def blocks(new: Tensor, tokens: Sequence[str], levels: Tensor | None) -> dict:
-    """Cosines of the new tokens in code order; neighbours share a cell when there are more than 256."""
+    """Cosines of the new tokens in code order, raw and about their mean; neighbours share a cell beyond 256 cells.
+
+    About the mean, because a direction that all new tokens share (they all are codes) pales the blocks.
+    """
     levels = torch.ones(len(new), dtype=torch.long) if levels is None else levels
     order = torch.argsort(levels, stable=True)
     per_cell = -(-len(new) // CELLS)
@@ -66,15 +69,22 @@ def blocks(new: Tensor, tokens: Sequence[str], levels: Tensor | None) -> dict:
         cell_levels += [level] * count
         labels += [tokens[i] for i in members[::per_cell].tolist()]
         start += count
-    if per_cell == 1:
-        cosines = geometry.cosine_matrix(new[order])
-    else:
-        cosines = geometry.block_mean_cosine(new, cells.to(new.device))
+
+    def cosines(rows: Tensor) -> list:
+        found = geometry.cosine_matrix(rows[order]) if per_cell == 1 else geometry.block_mean_cosine(rows, cells)
+        return _nan_to_none(found.float().round(decimals=4))
+
+    cells, order = cells.to(new.device), order.to(new.device)
+    try:
+        centred = cosines(new.double() - geometry.centroid(new))
+    except ValueError:  # a row on the centroid has no direction from it: one point, or nearly
+        centred = None
     return {
         "labels": labels,
         "levels": cell_levels,
         "bounds": bounds,
-        "cosine": _nan_to_none(cosines.float().round(decimals=4)),
+        "cosine": cosines(new),
+        "cosine_centred": centred,
         "tokens_per_cell": per_cell,
     }
 

@@ -14,8 +14,9 @@ NAME = "cosine-blocks"
 TITLE = "Cosine similarity of the new tokens in code order"
 MEASURE = "hierarchy"  # what `gti-diag explain` calls it
 CAPTION = (
-    "New tokens × new tokens, ordered by level and code; lines part the levels. Blocks along the diagonal "
-    "mean that codes of one level resemble each other more than those of another."
+    "New tokens × new tokens about their mean, ordered by level and code; lines part the levels. Blocks along the "
+    "diagonal mean that codes of one level resemble each other more than those of another. Rows that are one point "
+    "have no directions about their mean: their plain cosines are shown."
 )
 
 
@@ -36,7 +37,8 @@ def points(view: View) -> Panel:
         Missing: no blocks, as for a checkpoint without new tokens.
     """
     blocks = view.part("blocks")
-    cosine = np.array([[np.nan if c is None else c for c in row] for row in blocks["cosine"]], float)
+    shown = blocks.get("cosine_centred") or blocks["cosine"]  # one point has no directions about its mean
+    cosine = np.array([[np.nan if c is None else c for c in row] for row in shown], float)
     if not cosine.size:
         raise Missing("no new tokens")
     bounds = tuple(blocks.get("bounds") or [0])
@@ -96,6 +98,6 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
         extend="both" if scale < 1 else "neither",
     )
     per = panels[0].tokens_per_cell
-    bar.set_label("cosine similarity" + (f" (mean of {per:g} × {per:g} tokens)" if per > 1 else ""))
+    bar.set_label("cosine similarity about the mean" + (f" (mean of {per:g} × {per:g} tokens)" if per > 1 else ""))
     bar.outline.set_visible(False)
     return figure
