@@ -102,7 +102,7 @@ NEW_ROWS: tuple[tuple[Callable, Callable[[Numbers, Mapping[str, Any]], str]], ..
     (
         lambda now, matrix: _repeats(now, matrix) > 0,
         lambda now, matrix: (
-            f"{_repeats(now, matrix):,} rows share their vector with another: codes that no example uses, "
+            f"{_repeats(now, matrix):,} rows repeat the vector of another: codes that no example uses, "
             "or rows that were left out of training"
         ),
     ),

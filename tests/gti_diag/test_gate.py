@@ -149,7 +149,7 @@ def test_noise_is_the_null_scaled_to_the_value_and_the_standard_error_of_a_mean(
         ("collapsed", {"new__dispersion_ratio": 3e-5}, "mean_resizing"),
         ("collapsed", {"new__dispersion_ratio": 0.004}, "hardly left a common start"),
         ("collapsed", {"new__dispersion": 0.0009, "new__dispersion_ratio": 0.004}, "rounding of bfloat16"),
-        ("degenerate", {"new__distinct_rows": 2}, "2 rows share their vector"),
+        ("degenerate", {"new__distinct_rows": 2}, "2 rows repeat the vector"),
         ("collapsed", {"new__zero_rows": 4}, "4 new rows are zero"),
         ("unstructured", {"rsa__pearson__value": 0.01}, "random start that was never trained"),
     ],
@@ -293,7 +293,7 @@ def test_check_of_a_real_checkpoint_from_python(extended, tmp_path):
 
     found = gti_diag.check(rewrite(extended, half_untrained), baseline=before, policy=rules)
     assert {f.measure for f in found.failures} == {"verdict", "text.norm.mean"}
-    assert "share their vector" in str(found)
+    assert "repeat the vector" in str(found)
     assert "weight decay" in str(found)
 
 
