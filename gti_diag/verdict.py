@@ -41,7 +41,14 @@ THRESHOLDS = {
         "Centred effective rank over that of Gaussian noise of the same size. Independent draws reach 1.00; trained "
         "text rows, whose directions differ in weight, stay below.",
     ),
-    "rsa_p_value": Threshold(0.05, "The usual level of a one-sided Mantel test; the interval must exclude 0 as well."),
+    "rsa_p_value": Threshold(
+        0.01, "One in a hundred random starts may pass by luck, not one in twenty; the interval must exclude 0 as well."
+    ),
+    "rsa": Threshold(
+        0.05,
+        "Least agreement that counts: with thousands of tokens an r of 0.01 is significant and still worthless. "
+        "Random starts of 96 tokens stayed under 0.03, the first useful grounding of the trials was at 0.2.",
+    ),
 }
 
 ADVICE = {
@@ -136,7 +143,7 @@ def _unstructured(matrix: dict, new: dict) -> Iterator[Reason]:
     rsa = matrix.get("rsa")
     if rsa and rsa["pearson"]["value"] is not None:
         if not _related(rsa["pearson"]):
-            yield _rsa_reason(rsa, "shows no relation")
+            yield _rsa_reason(rsa, "shows no relation to the reference")
         return
     noise = (matrix.get("null") or {}).get("isotropic")
     if noise and _looks_isotropic(new, noise):
@@ -164,7 +171,7 @@ def _healthy(matrix: dict, new: dict) -> Iterator[Reason]:
 def _related(statistic: dict) -> bool:
     interval, p_value = statistic["interval"], statistic["p_value"]
     return (
-        statistic["value"] > 0
+        statistic["value"] >= THRESHOLDS["rsa"].value
         and (interval is None or interval[0] > 0)
         and (p_value is None or p_value < THRESHOLDS["rsa_p_value"].value)
     )
@@ -175,7 +182,8 @@ def _rsa_reason(rsa: dict, claim: str) -> Reason:
     interval = "" if pearson["interval"] is None else " [{:.2f}, {:.2f}]".format(*pearson["interval"])
     p_value = "" if pearson["p_value"] is None else f", p = {pearson['p_value']:.3g}"
     text = f"their similarity structure {claim}: RSA {pearson['value']:.2f}{interval}{p_value}"
-    return _reason("rsa_pearson", pearson["value"], "interval above 0 and p < 0.05", text)
+    least, p = THRESHOLDS["rsa"].value, THRESHOLDS["rsa_p_value"].value
+    return _reason("rsa_pearson", pearson["value"], f"at least {least}, interval above 0, p < {p}", text)
 
 
 def _looks_isotropic(new: dict, noise: dict) -> bool:

@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -76,7 +76,7 @@ def demo(
     from .experiment import DemoConfig, forget
     from .experiment import demo as run
 
-    given = {"sizes": _sizes(codes) if codes else None, "steps": steps}
+    given: dict[str, Any] = {"sizes": _sizes(codes) if codes else None, "steps": steps}
     config = DemoConfig(
         model=model, items=items, encoder=encoder, seed=seed, **{k: v for k, v in given.items() if v is not None}
     )
@@ -127,7 +127,12 @@ def sids(
     from .catalogue import read_catalogue
     from .semantic_ids import collisions, save_sids, semantic_ids
 
-    options = {"encoder": encoder, "dimensions": dimensions, "sizes": _sizes(codes), "distinct": distinct}
+    options: dict[str, Any] = {
+        "encoder": encoder,
+        "dimensions": dimensions,
+        "sizes": _sizes(codes),
+        "distinct": distinct,
+    }
     made = semantic_ids(read_catalogue(items), **options, seed=seed)
     path = save_sids(made, out)
     found = collisions(made)
@@ -207,10 +212,10 @@ def ground(
 
     catalogue, made = read_catalogue(items), load_sids(sids)
     examples = grounding_examples(catalogue, made, kinds=_kinds(kinds), seed=seed, words=words)
-    watched = {"every": every, "patience": patience, "watch": "rsa"}
+    watched: dict[str, Any] = {"every": every, "patience": patience, "watch": "rsa"}
     config = GroundingConfig(steps=steps, batch=batch, learning_rate=learning_rate, seed=seed, **watched)
     with _steps(quiet, steps) as progress:
-        options = {"dtype": dtype, "save_every": save_every, "progress": progress}
+        options: dict[str, Any] = {"dtype": dtype, "save_every": save_every, "progress": progress}
         ground_checkpoint(checkpoint, out, examples=examples, config=config, **options)
     typer.echo(f"{len(made.tokens)} tokens grounded in {len(catalogue.items)} items: {out}")
 

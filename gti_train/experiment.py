@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def demo(
             shutil.rmtree(folder / stage.name, ignore_errors=True)
             marker.unlink()
         progress(stage, 0.0, "")
-        stage.run(config, folder, lambda share, detail, stage=stage: progress(stage, share, detail))
+        stage.run(config, folder, partial(progress, stage))
         write_text(marker, json.dumps({"key": keys[stage.name]}) + "\n")
         progress(stage, 1.0, "")
     return report.read(folder / "report" / "comparison.json")
@@ -142,7 +143,12 @@ def _sids(config: DemoConfig, out: Path, tell: Tell) -> None:
     from .semantic_ids import save_sids, semantic_ids
 
     catalogue = read_catalogue(out / "world" / "items.jsonl")
-    options = {"encoder": config.encoder, "dimensions": config.dimensions, "sizes": config.sizes, "seed": config.seed}
+    options: dict[str, Any] = {
+        "encoder": config.encoder,
+        "dimensions": config.dimensions,
+        "sizes": config.sizes,
+        "seed": config.seed,
+    }
     save_sids(semantic_ids(catalogue, **options), out / "sids")
 
 

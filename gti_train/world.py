@@ -142,7 +142,7 @@ def _histories(items: tuple[Item, ...], users: int, rng: Random) -> dict[str, tu
     for item in items:
         aisles.setdefault(item.category[:2], []).append(item)
     names = sorted(aisles)
-    histories = {}
+    histories: dict[str, list[Event]] = {}
     for number in range(users):
         liked = rng.sample(names, min(len(names), rng.choice((1, 2, 2, 3))))
         brand, colour = rng.choice(brands()).name, rng.choice(brands()).colours[0]

@@ -78,7 +78,8 @@ def test_degenerate(changes, measure):
     "pearson",
     [
         {"value": 0.01, "interval": [-0.02, 0.04], "p_value": 0.3},
-        {"value": 0.02, "interval": [0.001, 0.04], "p_value": 0.2},
+        {"value": 0.12, "interval": [0.001, 0.24], "p_value": 0.02},
+        {"value": 0.02, "interval": [0.01, 0.03], "p_value": 0.001},
         {"value": -0.3, "interval": [-0.4, -0.2], "p_value": 1.0},
     ],
 )
