@@ -12,8 +12,9 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c c
 demo: $(VENV)/.demo
 	$(VENV)/bin/gti-train demo --out runs/demo
 
+# One thread for each of pytest's workers: more would only wait for each other.
 test: $(VENV)/.dev
-	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n auto -rs $(PYTEST_FLAGS)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto -rs $(PYTEST_FLAGS)
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
