@@ -19,7 +19,7 @@ from torch import Tensor
 from gti_diag.errors import InputError
 from gti_train.attention import use_constant_past
 from gti_train.batches import Encoded, buckets, collate, encode, order
-from gti_train.loop import LoopConfig, StepRecord, Trackers, evaluate, join_processes, train, world
+from gti_train.loop import LoopConfig, StepRecord, Trackers, evaluate, join_processes, together, train, world
 from gti_train.models import atomic_directory, best_dtype, load_language_model, parse_dtype
 from gti_train.new_rows import NewRows, exact_loss
 from gti_train.prefixes import Prefixes, past
@@ -368,6 +368,7 @@ def ground_checkpoint(
             shutil.copy(work / METRICS, folder / METRICS)
     if first:
         shutil.rmtree(work)
+    together()
     return result
 
 

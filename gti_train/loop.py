@@ -4,6 +4,7 @@ Runs unchanged in one process or in several (`accelerate launch`, `torchrun`): e
 and gradients are summed, so the step is the same as one process with the whole batch would make.
 """
 
+import atexit
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -124,7 +125,11 @@ def join_processes() -> torch.device:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from accelerate import PartialState
 
-        return PartialState(cpu=not torch.cuda.is_available()).device
+        joined = not PartialState._shared_state
+        state = PartialState(cpu=not torch.cuda.is_available())
+        if joined:  # a process that exits while its peers still talk to it takes them down
+            atexit.register(state.destroy_process_group)
+        return state.device
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -134,6 +139,12 @@ def world() -> tuple[int, int]:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
+
+
+def together() -> None:
+    """Wait until every process is here."""
+    if world()[1] > 1:
+        torch.distributed.barrier()
 
 
 def total(tensor: Tensor) -> Tensor:
