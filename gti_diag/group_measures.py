@@ -15,7 +15,7 @@ from .group_rows import GroupRows
 LISTED = 4096  # singular values kept in a report
 MEDIAN_ROWS = 16_384  # a median over more rows costs a sort of each column and changes nothing
 NEIGHBOURHOOD_ROWS = 4096
-NULL_SAMPLES = (8, 40)  # at least, at most
+NULL_SAMPLES = (6, 40)  # at least, at most
 NULL_WORK = 2e11  # multiply-adds that all null spectra together may cost: some seconds on two cores
 
 
@@ -186,7 +186,9 @@ def text_null(text: Tensor, size: int, *, generator: torch.Generator, progress=N
 
 def _samples(text: Tensor, size: int, generator: torch.Generator, progress) -> Iterator[Tensor]:
     dim = text.shape[1]
-    count = min(NULL_SAMPLES[1], max(NULL_SAMPLES[0], int(NULL_WORK / (size * dim * min(size, dim)))))
+    least = min(size, dim)
+    work = size * dim * least + 8 * least**3  # Gram matrix and eigenvalues
+    count = min(NULL_SAMPLES[1], max(NULL_SAMPLES[0], int(NULL_WORK / work)))
     for index in range(count):
         if progress is not None:
             progress("text null", index / count)

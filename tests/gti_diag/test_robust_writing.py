@@ -1,0 +1,67 @@
+"""A full disk, an interrupt, two writers at once: whole files or none."""
+
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from gti_diag import files, report
+from gti_diag.errors import InputError
+
+TOKENS = [f"<a_{code}>" for code in range(8)]
+LIMITED = """
+import resource, sys
+from gti_diag import cli
+import gti_diag.diagnosis, gti_diag.render, matplotlib.font_manager  # what caches at import does so before the disk is full
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # no file may grow beyond 4 kB: the disk is full
+import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+sys.argv = ["gti-diag", "analyze", *sys.argv[1:], "--quiet"]
+cli.main()
+"""
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_part_of_a_file(tiny_lm, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", LIMITED, str(tiny_lm("n", new_tokens=TOKENS)), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("gti-diag: cannot write") and "Traceback" not in done.stderr
+    assert [path for path in out.rglob("*") if path.is_file()] == []
+
+
+def test_an_interrupt_while_writing_keeps_the_old_file(tmp_path, monkeypatch):
+    report.write_json([{"schema": 1, "x": "old"}], tmp_path / "analysis.json")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=""):
+        report.write_json([{"schema": 1, "x": "new"}], tmp_path / "analysis.json")
+    assert json.loads((tmp_path / "analysis.json").read_text())["x"] == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["analysis.json"]
+
+
+def test_two_writers_of_one_folder_never_mix(tmp_path):
+    documents = [{"schema": 1, "who": name, "numbers": [float(i) for i in range(3000)]} for name in "ab"]
+
+    def write(document):
+        for _ in range(30):
+            report.write_json([document], tmp_path / "analysis.json")
+
+    threads = [threading.Thread(target=write, args=(document,)) for document in documents]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        if (tmp_path / "analysis.json").exists():
+            assert report.read(tmp_path / "analysis.json")[0] in documents
+    assert [path.name for path in tmp_path.iterdir()] == ["analysis.json"]
+
+
+def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(report.os, "access", lambda *_: False)  # root may write anywhere, so ask as another would
+    with pytest.raises(InputError, match="is not a folder that may be written; choose another --out"):
+        report.check_writable(tmp_path / "x", ("json",))
