@@ -18,7 +18,7 @@ from torch import Tensor
 Offsets = Float[Tensor, "tokens _"]
 
 TIE = 2.0**-44
-EXACT_PAIRS = 1 << 22  # up to here sorting takes a second or two; above, pairs are streamed
+EXACT_PAIRS = 1 << 23  # up to here (4,096 tokens) sorting takes seconds; above, pairs are streamed
 BINS = 1 << 17  # bins of the range; their counts and sums stay in a core's cache
 FLOAT64_TOKENS = 512  # more tokens than this are permuted in float32: the null is a histogram, not a last digit
 RERANKED_TOKENS = 512  # more tokens than this are redrawn to first order: they hardly leave it
