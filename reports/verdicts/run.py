@@ -146,7 +146,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=120)
     options = parser.parse_args()
     found = [entry for name in options.models for entry in judge(name, options.work, options.steps)]
-    (HERE / "results.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    results = HERE / "results.json"
+    before = json.loads(results.read_text()) if results.is_file() else []
+    found = [entry for entry in before if entry["model"] not in options.models] + found  # other models' stay
+    results.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     (HERE / "README.md").write_text(page(found))
 
 
