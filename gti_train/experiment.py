@@ -194,6 +194,7 @@ def _gti(config: DemoConfig, out: Path, tell: Tell) -> None:
         out / "gti",
         examples=examples,
         config=settings,
+        save_every=EVERY,  # an interrupted stage goes on from here
         progress=lambda record: tell(
             record.step / config.steps, f"step {record.step}/{config.steps}, loss {record.loss:.2f}"
         ),
