@@ -4,16 +4,59 @@ Pass rows in the type they are stored in (bfloat16 as bfloat16); the arithmetic 
 of that type are refused: what one would compare is noise.
 """
 
+from functools import cached_property
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Rows = Float[Tensor, "_tokens _dim"]  # equal counts are checked by hand, to say what is wrong
+from .tiles import add_gram, mirror, one_thread_each, tiles, workers
 
 TIE = 2.0**-44  # distances closer than this share of the largest differ by the rounding of a dot product only
 TILE = 1024
-COLUMNS = 256  # a Gram matrix is symmetric: blocks of columns skip most of its lower half
+PARTS = 4  # Gram matrices summed side by side
 NOISE = 1e-12  # a difference below this share of its terms is rounding only
+
+
+class Space:
+    """Rows of one space, and what several measures need of them: made when first asked for, and kept.
+
+    Every measure here and in `rsa` takes rows or a Space. Give a Space where the same rows are compared more than once; it
+    holds a float64 copy of them or two.
+    """
+
+    def __init__(self, rows: Float[Tensor, "tokens dim"], name: str = "the rows"):
+        self.rows, self.name = rows, name
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def offsets(self) -> Float[Tensor, "tokens dim"]:
+        """Unit rows minus their mean, as `unit_offsets`."""
+        return unit_offsets(self.rows, self.name)
+
+    @cached_property
+    def halves(self) -> Float[Tensor, " tokens"]:
+        """1/2 |r_i|^2 of the offsets."""
+        return torch.linalg.vector_norm(self.offsets, dim=1).square() / 2
+
+    @cached_property
+    def gram(self) -> Float[Tensor, "_ _"]:
+        """r' r of the offsets, or r r' where tokens are fewer than dimensions."""
+        return gram(self.offsets)
+
+    @cached_property
+    def centred(self) -> Float[Tensor, "tokens dim"]:
+        """Rows minus their mean, for CKA and Procrustes."""
+        return _centred(self.rows, self.name)
+
+    @cached_property
+    def centred_square(self) -> float:
+        return square(gram(self.centred))
+
+
+Rows = Float[Tensor, "_tokens _dim"] | Space  # equal counts are checked by hand, to say what is wrong
 
 
 def linear_cka(x: Rows, y: Rows, *, debiased: bool) -> float:
@@ -27,22 +70,21 @@ def linear_cka(x: Rows, y: Rows, *, debiased: bool) -> float:
         or a space whose debiased HSIC with itself is not positive.
     Source: Kornblith et al. 2019, arXiv 1905.00414; HSIC_1: Song et al. 2012, JMLR 13, eq. 5, here for centred linear kernels.
     """
-    require_pairing(x, y, fewest=4)
-    a, b = _centred(x, "x"), _centred(y, "y")
+    first, second = paired(x, y, fewest=4)
+    a, b = first.centred, second.centred
     n, k, l = len(a), a.square().sum(1), b.square().sum(1)  # noqa: E741 - the letters of the formula
 
-    def hsic(square: float, p: Tensor, q: Tensor) -> float:
+    def hsic(whole: float, p: Tensor, q: Tensor) -> float:
         if not debiased:
-            return square
-        return square - n / (n - 2) * (p @ q).item() + (p.sum() * q.sum()).item() / ((n - 1) * (n - 2))
+            return whole
+        return whole - n / (n - 2) * (p @ q).item() + (p.sum() * q.sum()).item() / ((n - 1) * (n - 2))
 
     own = []
-    for rows, p, name in ((a, k, "x"), (b, l, "y")):
-        square = own_square(rows)
-        own.append(hsic(square, p, p))
-        if own[-1] <= NOISE * square:
+    for space, p in ((first, k), (second, l)):
+        own.append(hsic(space.centred_square, p, p))
+        if own[-1] <= NOISE * space.centred_square:
             raise ValueError(
-                f"{name} shows no structure beyond what {n} tokens show by chance: debiased CKA is undefined"
+                f"{space.name} shows no structure beyond what {n} tokens show by chance: debiased CKA is undefined"
             )
     return hsic(cross_square(a, b), k, l) / (own[0] * own[1]) ** 0.5
 
@@ -56,8 +98,7 @@ def procrustes_distance(x: Rows, y: Rows) -> float:
     Raises: ValueError for unequal counts, fewer than 2 tokens, rows that are not finite or one point at their storage precision.
     Source: Schoenemann 1966, doi 10.1007/BF02289451; normalised as in Ding, Denain & Steinhardt 2021, arXiv 2108.01661.
     """
-    require_pairing(x, y, fewest=2)
-    a, b = _centred(x, "x"), _centred(y, "y")
+    a, b = (space.centred for space in paired(x, y, fewest=2))
     nuclear = torch.linalg.svdvals(a.T @ b).sum() / (torch.linalg.vector_norm(a) * torch.linalg.vector_norm(b))
     return (2 - 2 * nuclear).clamp(min=0).sqrt().item()
 
@@ -71,28 +112,30 @@ def neighbourhood_overlap(x: Rows, y: Rows, *, k: int) -> float:
         are neighbours is then undefined; for unequal counts, and rows that are not finite, zero, or one point.
     Source: the mutual k-nearest-neighbour metric of Huh et al. 2024, arXiv 2405.07987, appendix A.
     """
-    require_pairing(x, y, fewest=3)
+    spaces = paired(x, y, fewest=3)
     if not 1 <= k <= len(x) - 2:
         raise ValueError(f"k is {k}; with {len(x)} tokens it must lie between 1 and {len(x) - 2}")
-    r, s = unit_offsets(x, "x"), unit_offsets(y, "y")
-    kept = 0
+    r, kept = spaces[0].offsets, 0
     for start in range(0, len(r), TILE):
-        first, second = _nearest(r, start, k, "x"), _nearest(s, start, k, "y")
+        first, second = (_nearest(space.offsets, start, k, space.name) for space in spaces)
         member = torch.zeros(len(first), len(r), dtype=torch.bool, device=r.device).scatter_(1, first, True)
         kept += int(member.gather(1, second).sum())
     return kept / (k * len(r))
 
 
-def require_pairing(x: Tensor, y: Tensor, *, fewest: int) -> None:
+def paired(x: Rows, y: Rows, *, fewest: int) -> tuple[Space, Space]:
+    """Both as spaces, once they have enough tokens, and equally many."""
     if len(x) != len(y):
         raise ValueError(
             f"x has {len(x)} tokens and y has {len(y)}: both spaces must hold the same tokens in the same order"
         )
     if len(x) < fewest:
         raise ValueError(f"{len(x)} tokens are too few to compare two spaces: at least {fewest} are needed")
+    first, second = (rows if isinstance(rows, Space) else Space(rows, name) for rows, name in ((x, "x"), (y, "y")))
+    return first, second
 
 
-def unit_offsets(rows: Rows, name: str) -> Float[Tensor, "tokens _"]:
+def unit_offsets(rows: Float[Tensor, "tokens dim"], name: str) -> Float[Tensor, "tokens _"]:
     """Unit rows minus their mean, in float64: 1 - cos(x_i, x_j) = 1/2 |r_i - r_j|^2 without a digit lost to a common component.
 
     Rounding moves a coordinate by at most u |x_ij| (u: half the gap between 1 and the next number), hence a unit row by at most u;
@@ -113,19 +156,33 @@ def unit_offsets(rows: Rows, name: str) -> Float[Tensor, "tokens _"]:
 
 def cross_square(r: Tensor, s: Tensor) -> float:
     """||r' s||_F^2 = sum over all i, j of (r_i . r_j)(s_i . s_j)."""
-    return (r.T @ s).square().sum().item()
+    return square(r.T @ s)
 
 
-def own_square(r: Tensor) -> float:
-    """||r' r||_F^2 from the upper half of the Gram matrix."""
-    total = 0.0
-    for start in range(0, r.shape[1], COLUMNS):
-        block = (r[:, start : start + COLUMNS].T @ r[:, start:]).square()
-        total += (2 * block.sum() - block[:, : len(block)].sum()).item()
-    return total
+def gram(r: Float[Tensor, "tokens dim"]) -> Float[Tensor, "_ _"]:
+    """r' r, or r r' where that is the smaller one; both have the same eigenvalues but for zeros."""
+    tall = r if r.shape[0] >= r.shape[1] else r.T
+    parts = [part for part in tall.tensor_split(PARTS) if len(part)]
+    sums = [tall.new_zeros(tall.shape[1], tall.shape[1]) for _ in parts]
+
+    def add(whole: Tensor, part: Tensor) -> None:
+        for tile in tiles(part):
+            add_gram(whole, tile)
+
+    with one_thread_each(workers(r.device)) as pool:
+        list(pool.map(add, sums, parts))
+    for other in sums[1:]:
+        sums[0] += other
+    mirror(sums[0])
+    return sums[0]
 
 
-def _centred(rows: Rows, name: str) -> Float[Tensor, "tokens _"]:
+def square(matrix: Tensor) -> float:
+    """||matrix||_F^2."""
+    return float(torch.linalg.vector_norm(matrix)) ** 2
+
+
+def _centred(rows: Float[Tensor, "tokens dim"], name: str) -> Float[Tensor, "tokens _"]:
     """Rows minus their mean, in float64, divided by their root mean square norm; refused as in `unit_offsets`."""
     norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
     _require_finite(norms[:, None], name)

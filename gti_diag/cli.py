@@ -52,6 +52,9 @@ Style = Annotated[str, typer.Option(help="Figure style: paper | screen | dark.")
 Seed = Annotated[int, typer.Option(help="Seed of every sample, permutation and bootstrap.")]
 Device = Annotated[str, typer.Option(help="auto | cpu | cuda.")]
 MaxMemory = Annotated[str, typer.Option(help="Memory to stay under, such as 2GB; large matrices are streamed.")]
+Exact = Annotated[
+    bool, typer.Option("--exact", help="Sort all pairs for Spearman's RSA: 40 bytes each, minutes for 25,000 tokens.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table: files and exit code only.")]
 Tensor = Annotated[str | None, typer.Option(help="Name of the embedding tensor, when the layout is unknown.")]
 
@@ -72,11 +75,20 @@ def analyze(
     seed: Seed = 0,
     device: Device = "auto",
     max_memory: MaxMemory = "2GB",
+    exact: Exact = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure one checkpoint's embedding rows, give the verdict, write report and figures."""
     options = _options(
-        base=base, new=new, reference=reference, items=items, matrix=matrix, tensor=tensor, seed=seed, device=device
+        base=base,
+        new=new,
+        reference=reference,
+        items=items,
+        matrix=matrix,
+        tensor=tensor,
+        seed=seed,
+        device=device,
+        exact=exact,
     )
     _analyze(
         [checkpoint],
@@ -106,11 +118,20 @@ def compare(
     seed: Seed = 0,
     device: Device = "auto",
     max_memory: MaxMemory = "2GB",
+    exact: Exact = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure several checkpoints side by side: one table, figures with a panel or line for each."""
     options = _options(
-        base=base, new=new, reference=reference, items=items, matrix=matrix, tensor=tensor, seed=seed, device=device
+        base=base,
+        new=new,
+        reference=reference,
+        items=items,
+        matrix=matrix,
+        tensor=tensor,
+        seed=seed,
+        device=device,
+        exact=exact,
     )
     _analyze(
         checkpoints,

@@ -34,6 +34,7 @@ class Settings:
     seed: int = 0
     device: str = "auto"
     max_memory: int = 2 * 10**9
+    exact: bool = False
 
     def generator(self, purpose: str) -> torch.Generator:
         """A CPU generator of its own for each purpose: adding a measure does not move the numbers of another."""
@@ -82,6 +83,7 @@ def diagnose(
     seed: int = 0,
     device: str = "auto",
     max_memory: int = 2 * 10**9,
+    exact: bool = False,
     progress: Progress = lambda stage, share: None,
     command: Sequence[str] = (),
 ) -> dict:
@@ -96,11 +98,12 @@ def diagnose(
         matrix: input, output, both, or auto (input, and output when a separate head is stored).
         tensor: name of the embedding tensor where the layout is unknown.
         max_memory: bytes to stay under; groups whose rows exceed a quarter of it are streamed and sampled.
+        exact: Spearman's RSA by sorting all pairs (40 bytes each) instead of in a stream that errs by about 1e-9.
 
     Raises:
         InputError: whatever is wrong with the input, in one line.
     """
-    settings = Settings(seed, device, max_memory)
+    settings = Settings(seed, device, max_memory, exact)
     settings.place()
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint, tensor=tensor)
     base = base if base is None or isinstance(base, Checkpoint) else open_checkpoint(base)
@@ -189,21 +192,27 @@ def _given(checkpoint: Checkpoint, parts: Partition, reference: str | Path | Non
     return Given(load_reference(reference, new.tokens), str(reference), table)
 
 
+def _room(max_memory: int, dim: int) -> float:
+    """Bytes for the rows of one group: a quarter of what the program itself and the d × d matrices of text leave."""
+    return RESIDENT_SHARE * max(max_memory - 2 * 8 * dim**2, max_memory / 8)
+
+
 def _analyse(
     matrix: Matrix, source: str, parts: Partition, settings: Settings, *, progress: Progress, given: Given
 ) -> dict:
-    groups, held, moments = {}, {}, {}
-    for name, group in parts.groups.items():
+    measured, held, summaries = {}, {}, {}
+    for name, group in sorted(parts.groups.items(), key=lambda item: item[0] == "text"):  # text, whose Gram stays, last
         progress(f"measuring {name} rows", None)
         held[name] = hold(
             matrix,
             group,
             source=source,
-            room=RESIDENT_SHARE * settings.max_memory,
+            room=_room(settings.max_memory, matrix.shape[1]),
             device=settings.place(),
             generator=settings.generator(name),
         )
-        groups[name], moments[name] = group_measures(held[name])
+        measured[name], summaries[name] = group_measures(held[name], moments=name == "text")
+    groups = {name: measured[name] for name in parts.groups}
     found: dict[str, Any] = {
         "tensor": matrix.name,
         "dtype": dtype_name(matrix.dtype),
@@ -214,10 +223,10 @@ def _analyse(
     if text is not None:
         size = new.count if new else 0
         found["null"] = text_null(text.rows, size, generator=settings.generator("null"), progress=progress)
+    axes = main_axes(summaries["text"]) if text is not None and len(groups) > 1 else None
     if text is not None and new is not None:
-        relate(groups["new"], groups["text"], held, moments)
-        if found["null"] is not None and groups["text"]["dispersion"]:
-            axes = main_axes(moments["text"])
+        relate(groups["new"], groups["text"], new.rows, summaries["new"], summaries["text"], axes)
+        if found["null"] is not None and axes is not None:
             found["null"]["isotropic"] = isotropic_null(new.count, axes, generator=settings.generator("isotropic"))
         progress("neighbours and map", None)
         found |= exhibits.gather(text, new, generator=settings.generator)
@@ -229,5 +238,19 @@ def _analyse(
         if given.vectors is not None:
             progress("RSA", None)
             vectors = given.vectors[new.places].to(new.rows.device)
-            found["rsa"] = resemblance(new.rows, vectors, new.levels, source=given.source, generator=settings.generator)
-    return {"rsa": None, "hierarchy": None, "neighbours": None, **found, "verdict": verdict.judge(found)}
+            found["rsa"] = resemblance(
+                new.rows, vectors, new.levels, source=given.source, generator=settings.generator, exact=settings.exact
+            )
+    others = {}
+    for name in sorted(groups.keys() - {"text", "new", "reserved"}):
+        if text is None:
+            break
+        relate(groups[name], groups["text"], held[name].rows, summaries[name], summaries["text"], axes)
+        null = text_null(text.rows, held[name].count, generator=settings.generator(f"null {name}"), progress=progress)
+        others[name] = {"null": null, "verdict": verdict.judge({**found, "null": null, "rsa": None}, name)}
+    return {
+        "rsa": None, "hierarchy": None, "neighbours": None,
+        **found,
+        "verdict": verdict.judge(found),
+        "others": dict(sorted(others.items())),
+    }  # fmt: skip

@@ -1,11 +1,27 @@
 """How rows fill space: isotropy, uniformity on the sphere, intrinsic dimension, hubs and near-duplicates."""
 
+from typing import Any, NamedTuple
+
 import torch
 from jaxtyping import Float, Int
+from scipy.spatial import cKDTree
 from torch import Tensor
 
+from .geometry import centroid, spacing_norms
+from .tiles import wide_tiles
+
 TILE_ROWS = 4096
+LINES = 8  # random lines on which rows are placed before they are compared
+LOOKED_UP = 2, 32, 1024  # nearest places (itself included) that are compared, for ever fewer rows
+CELLS, PAIRS = 1 << 20, 1024  # places looked up, and rows compared, at a time
 SPARE = 4  # nearest rows, by float32 distance, whose distances are then taken in float64
+
+
+class Neighbours(NamedTuple):
+    """Euclidean distances (float64) and numbers of each row's nearest other rows, nearest first."""
+
+    distance: Float[Tensor, "tokens k"]
+    numbers: Int[Tensor, "tokens k"]
 
 
 def isoscore(s_centred: Float[Tensor, " rank"], dim: int) -> float:
@@ -49,11 +65,12 @@ def uniformity(rows: Float[Tensor, "tokens dim"], *, temperature: float = 2.0) -
     return min(0.0, float(torch.tensor(total / (n * (n - 1) / 2)).double().log()))
 
 
-def two_nn(rows: Float[Tensor, "tokens dim"], *, discard: float = 0.1) -> float:
+def two_nn(rows: Float[Tensor, "tokens dim"], *, discard: float = 0.1, near: Neighbours | None = None) -> float:
     """Intrinsic dimension: slope through the origin of −ln(1 − F) on ln μ, μ = r₂/r₁ the ratio of the distances to
     the second and the first nearest row, F = i/n its empirical distribution, the largest `discard` share left out.
 
-    Blind to scale: rows within rounding of one point have a dimension too, that of their noise.
+    Blind to scale: rows within rounding of one point have a dimension too, that of their noise. `near` is the result of
+    `nearest_others` for these rows, where there is one already.
 
     Raises: ValueError for fewer than three rows kept, none left out, duplicates (r₁ = 0), or if all μ are 1.
     Source: Facco et al., Estimating the intrinsic dimension of datasets (2017), with scikit-dimension's F = i/n.
@@ -61,7 +78,7 @@ def two_nn(rows: Float[Tensor, "tokens dim"], *, discard: float = 0.1) -> float:
     kept = int(len(rows) * (1 - discard))
     if not 3 <= kept < len(rows):
         raise ValueError(f"{kept} of {len(rows)} rows kept: TwoNN needs three or more, and to leave one out")
-    distance, _ = nearest_others(rows, k=2)
+    distance = (near or nearest_others(rows, k=2)).distance
     if not bool((distance[:, 0] > 0).all()):
         row = int((distance[:, 0] == 0).nonzero()[0])
         raise ValueError(f"row {row} has an exact duplicate: TwoNN is undefined; pass distinct rows")
@@ -73,15 +90,19 @@ def two_nn(rows: Float[Tensor, "tokens dim"], *, discard: float = 0.1) -> float:
     return float((x @ y) / (x @ x))
 
 
-def hubness(rows: Float[Tensor, "tokens dim"], *, k: int = 10) -> float:
+def hubness(rows: Float[Tensor, "tokens dim"], *, k: int = 10, near: Neighbours | None = None) -> float:
     """Skewness of N, the number of other rows that have a row among their k nearest: E(N − k)³ / (E(N − k)²)^1.5.
 
-    About 0 without hubs, large when few rows are everybody's neighbour.
+    About 0 without hubs, large when few rows are everybody's neighbour. `near` as in `two_nn`, with k neighbours or more.
 
     Raises: ValueError unless 1 ≤ k < number of rows, or if all rows are chosen equally often.
     Source: Radovanović et al., Hubs in space (JMLR 2010), equation 1, Euclidean distance.
     """
-    _, index = nearest_others(rows, k=k)
+    if near is None:
+        near = nearest_others(rows, k=k)
+    elif near.numbers.shape[1] < k:
+        raise ValueError(f"{near.numbers.shape[1]} neighbours of each row: hubness needs {k}")
+    index = near.numbers[:, :k]
     counts = torch.bincount(index.flatten(), minlength=len(rows)).double() - k
     variance = float((counts**2).mean())
     if variance == 0:
@@ -94,23 +115,53 @@ def near_duplicates(rows: Float[Tensor, "tokens dim"], dtype: torch.dtype) -> in
 
     Such rows differ by about one unit in the last place: storage can hardly tell them apart. Exact duplicates count.
 
+    Rows that near have projections that near: rows are placed on 8 random lines and looked up in a tree of those places,
+    first the nearest place, then for rows not settled up to 1,024. More neighbours than that, none of them a twin, are a
+    crowd that no trained matrix has shown; the count is then a lower bound.
+
     Raises: ValueError for fewer than two rows.
     Source: Goldberg, What every computer scientist should know about floating-point arithmetic (1991), §1.2.
     """
-    distance, _ = nearest_others(rows, k=1)
-    info = torch.finfo(dtype)
-    resolution = []
-    for tile in rows.split(TILE_ROWS):
-        exponent = torch.frexp(tile.double().abs().clamp(min=info.smallest_normal)).exponent - 1
-        spacing = torch.ldexp(torch.full_like(exponent, info.eps, dtype=torch.float64), exponent)
-        resolution.append(torch.linalg.vector_norm(spacing, dim=1))
-    return int((distance[:, 0] <= torch.cat(resolution)).sum())
+    n = len(rows)
+    if n < 2:
+        raise ValueError(f"{n} row: twins need at least two")
+    lines = torch.randn(rows.shape[1], LINES, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    lines = torch.linalg.qr(lines).Q.to(rows.device)  # orthonormal: distances along them are at most those of the rows
+    origin = rows[0].detach().double()
+    place = torch.cat([tile @ lines for tile in wide_tiles(rows, centre=origin)])
+    radius = torch.cat([spacing_norms(tile, dtype) for tile in wide_tiles(rows)])
+    slack = torch.finfo(torch.float64).eps * 64 * float(place.abs().max())
+    at, reach = place.cpu().numpy(), radius.cpu().numpy() + slack
+    tree, twin, open_rows = cKDTree(at), torch.zeros(n, dtype=torch.bool), torch.arange(n)
+    for k in LOOKED_UP:
+        crowded = [
+            _look_up(tree, at, reach, some, min(k, n), rows, radius, twin)
+            for some in open_rows.split(max(1, CELLS // k))
+        ]
+        open_rows = torch.cat(crowded)
+        open_rows = open_rows[~twin[open_rows]]
+        if k >= n or not len(open_rows):
+            break
+    return int(twin.sum())
 
 
-def nearest_others(
-    rows: Float[Tensor, "tokens dim"], *, k: int
-) -> tuple[Float[Tensor, "tokens k"], Int[Tensor, "tokens k"]]:
-    """Euclidean distances (float64) and numbers of each row's k nearest other rows, nearest first.
+def _look_up(
+    tree: cKDTree, at: Any, reach: Any, some: Tensor, k: int, rows: Tensor, radius: Tensor, twin: Tensor
+) -> Tensor:
+    """Mark those of `some` that have a twin among the k nearest places; which of them may have more within reach."""
+    mine = some.numpy()
+    distance, index = tree.query(at[mine], k=range(1, k + 1), distance_upper_bound=reach.max(), workers=-1)
+    near = torch.from_numpy((distance <= reach[mine][:, None]) & (index != mine[:, None]))
+    i, column = near.nonzero(as_tuple=True)
+    for part, columns in zip(i.split(PAIRS), column.split(PAIRS), strict=True):
+        own, other = some[part], torch.from_numpy(index)[part, columns]
+        gap = torch.linalg.vector_norm(rows[own].double() - rows[other].double(), dim=1)
+        twin[own[(gap <= radius[own]).cpu()]] = True
+    return some[near.sum(1) >= k - 1]
+
+
+def nearest_others(rows: Float[Tensor, "tokens dim"], *, k: int) -> Neighbours:
+    """Each row's k nearest other rows.
 
     Found by float32 products of the centred rows; the k + 4 best are then measured in float64.
 
@@ -119,10 +170,8 @@ def nearest_others(
     n = len(rows)
     if not 1 <= k < n:
         raise ValueError(f"k = {k} nearest of {n - 1} other rows: must lie between 1 and these")
-    origin = rows[0].double()
-    middle = origin + sum((tile.double() - origin).sum(0) for tile in rows.split(TILE_ROWS)) / n
-    centred = torch.cat([(tile.double() - middle).float() for tile in rows.split(TILE_ROWS)])
-    centred = centred / (float(centred.abs().max()) or 1.0)  # squares of tiny rows would underflow
+    centred = torch.cat([tile.float() for tile in wide_tiles(rows, centre=centroid(rows))])
+    centred /= float(centred.abs().max()) or 1.0  # squares of tiny rows would underflow
     squares = (centred**2).sum(1)
     keep, found = min(k + SPARE, n - 1), []
     for start in range(0, n, TILE_ROWS // 2):
@@ -132,8 +181,8 @@ def nearest_others(
         found.append(gaps.topk(keep, dim=1, largest=False).indices)
     index = torch.cat(found)
     distance = torch.empty(index.shape, dtype=torch.float64, device=rows.device)
-    for start in range(0, n, 256):
-        own = slice(start, start + 256)
+    for start in range(0, n, 32):  # few rows at a time: their neighbours fit the cache
+        own = slice(start, start + 32)
         distance[own] = torch.linalg.vector_norm(rows[index[own]].double() - rows[own, None].double(), dim=2)
     nearest = distance.topk(k, dim=1, largest=False)
-    return nearest.values, index.gather(1, nearest.indices)
+    return Neighbours(nearest.values, index.gather(1, nearest.indices))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from . import geometry, spectra
 from .group_rows import GroupRows
+from .tiles import wide_tiles
 
 PANEL = 50  # tokens of each group in the cosine panel: the paper's Fig. 5
 CELLS = 256  # the block matrix has at most this many cells a side
@@ -103,16 +104,21 @@ def token_map(text: GroupRows, new: GroupRows, *, generator: torch.Generator) ->
         ValueError: the rows span fewer than two directions.
     """
     some = torch.randperm(len(text.ids), generator=generator)[:MAP_TEXT].sort().values
-    both = [text.rows[some.to(text.rows.device)].double(), new.rows.double()]
+    both = [text.rows[some.to(text.rows.device)], new.rows]
     centre = torch.stack([geometry.centroid(rows) for rows in both]).mean(0)
-    moments = spectra.moments(torch.cat([(rows - centre) / len(rows) ** 0.5 for rows in both]))
-    axes = spectra.principal_axes(moments, 2, centred=False)
+    axes = spectra.leading_axes(both, 2)
     axes = axes * torch.where(axes.abs().max(0).values == axes.max(0).values, 1.0, -1.0)  # eigenvectors have no sign
-    energy = spectra.singular_values(moments) ** 2
-    (text_x, text_y), (new_x, new_y) = (((rows - centre) @ axes).T.float() for rows in both)
+    placed, inside, total = [], torch.zeros(2, dtype=torch.float64, device=axes.device), 0.0
+    for rows in both:
+        found = [(tile @ axes, float(tile.square_().sum())) for tile in wide_tiles(rows, centre=centre)]
+        at = torch.cat([place for place, _ in found])
+        inside += at.square().sum(0) / len(rows)
+        total += sum(energy for _, energy in found) / len(rows)
+        placed.append(at.T.float())
+    (text_x, text_y), (new_x, new_y) = placed
     return {
         "method": "pca",
-        "explained": (energy[:2] / energy.sum()).float(),
+        "explained": (inside / total).float(),
         "text": {"ids": text.ids[some], "tokens": text.named(some), "x": text_x, "y": text_y},
         "new": {"ids": new.ids, "tokens": new.tokens, "levels": new.levels, "x": new_x, "y": new_y},
     }

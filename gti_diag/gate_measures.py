@@ -46,7 +46,7 @@ def _group(matrix: Mapping[str, Any], group: str, measures: Mapping[str, Any]) -
             yield name, Number(value, reason=reasons.get(name))
         else:
             yield name, Number(value, _noise(name, value, measures, band))
-    distinct = measures.get("distinct_rows") or measures.get("unique_rows")
+    distinct = measures.get("unique_rows")
     if distinct is not None and measures.get("count"):
         yield "distinct_share", Number(distinct / measures["count"])
 

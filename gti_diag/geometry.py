@@ -2,12 +2,15 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-TILE_ROWS = 8192
+from .tiles import tiles, wide_tiles
+
+EXPONENT = 0x7FF0_0000_0000_0000  # the bits of a float64 that hold it
 
 
 def unique_rows(rows: Float[Tensor, "tokens dim"] | Iterable[Tensor]) -> int:
@@ -17,7 +20,7 @@ def unique_rows(rows: Float[Tensor, "tokens dim"] | Iterable[Tensor]) -> int:
     probability below 1e-26.
     """
     digests: set[bytes] = set()
-    for tile in _tiles(rows):
+    for tile in tiles(rows):
         plain = (tile + 0.0).contiguous().cpu().view(torch.uint8).numpy()
         digests.update(hashlib.blake2b(row, digest_size=16).digest() for row in plain)
     return len(digests)
@@ -25,7 +28,7 @@ def unique_rows(rows: Float[Tensor, "tokens dim"] | Iterable[Tensor]) -> int:
 
 def norms(rows: Float[Tensor, "tokens dim"] | Iterable[Tensor]) -> Float[Tensor, " tokens"]:
     """‖xᵢ‖₂ of each row, float64. 0 for a zero row."""
-    parts = [torch.linalg.vector_norm(tile, dim=1, dtype=torch.float64) for tile in _tiles(rows)]
+    parts = [torch.linalg.vector_norm(tile, dim=1) for tile in wide_tiles(rows)]
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
 
 
@@ -35,8 +38,8 @@ def centroid(rows: Float[Tensor, "tokens dim"]) -> Float[Tensor, " dim"]:
     Raises: ValueError if there are no rows.
     """
     _need_rows(rows, 1, "a centroid")
-    origin = rows[0].double()
-    return origin + sum((tile.double() - origin).sum(0) for tile in _tiles(rows)) / len(rows)
+    origin = rows[0].detach().double()
+    return origin + sum(tile.sum(0) for tile in wide_tiles(rows, centre=origin)) / len(rows)
 
 
 def dispersion(rows: Float[Tensor, "tokens dim"]) -> float:
@@ -45,8 +48,7 @@ def dispersion(rows: Float[Tensor, "tokens dim"]) -> float:
     Raises: ValueError if there are no rows.
     """
     _need_rows(rows, 1, "dispersion")
-    middle = centroid(rows)
-    squares = sum(float(((tile.double() - middle) ** 2).sum()) for tile in _tiles(rows))
+    squares = sum(float(tile.square_().sum()) for tile in wide_tiles(rows, centre=centroid(rows)))
     return (squares / len(rows)) ** 0.5
 
 
@@ -62,7 +64,7 @@ def median_dispersion(rows: Float[Tensor, "tokens dim"]) -> float:
     # Contiguous: torch's median is wrong on expanded rows, whose stride is 0.
     columns = (part.T.contiguous() for part in rows.split(64, dim=1))
     middle = torch.cat([part.median(1).values for part in columns])
-    return float(norms(tile.double() - middle.double() for tile in _tiles(rows)).median())
+    return float(norms(wide_tiles(rows, centre=middle.double())).median())
 
 
 def precision_floor(rows: Float[Tensor, "tokens dim"], dtype: torch.dtype) -> float:
@@ -75,10 +77,14 @@ def precision_floor(rows: Float[Tensor, "tokens dim"], dtype: torch.dtype) -> fl
     Raises: ValueError if there are no rows.
     Source: Goldberg, What every computer scientist should know about floating-point arithmetic (1991), §1.2.
     """
-    middle, info = centroid(rows).abs(), torch.finfo(dtype)
-    exponent = torch.frexp(middle.clamp(min=info.smallest_normal)).exponent - 1
-    spacing = torch.ldexp(torch.full_like(middle, info.eps), exponent)
-    return 0.5 * float(torch.linalg.vector_norm(spacing))
+    return 0.5 * float(spacing_norms(centroid(rows)[None], dtype))
+
+
+def spacing_norms(wide: Float[Tensor, "tokens dim"], dtype: torch.dtype) -> Float[Tensor, " tokens"]:
+    """‖ulp(x)‖₂ of each float64 row, ulp(v) = eps · 2^⌊log₂ |v|⌋ the spacing of dtype at |v|. The rows are overwritten."""
+    info = torch.finfo(dtype)
+    wide.abs_().clamp_(min=info.smallest_normal).view(torch.int64).bitwise_and_(EXPONENT)  # leaves the power of two
+    return info.eps * torch.linalg.vector_norm(wide, dim=1)
 
 
 def directions(
@@ -92,21 +98,51 @@ def directions(
     """
     _need_rows(rows, 1, "a direction")
     work = torch.float64 if rows.dtype == torch.float64 else torch.float32
-    return torch.cat([units.to(work) for units in _unit_tiles(rows, centre)])
+    found = torch.empty(rows.shape, dtype=work, device=rows.device)
+    for part, units in zip(tiles(found), _unit_tiles(rows, centre), strict=True):
+        part.copy_(units)
+    return found
 
 
-def mean_cosine(rows: Float[Tensor, "tokens dim"], *, centred: bool = False) -> float:
+@dataclass(frozen=True)
+class DirectionSum:
+    """Σ uᵢ of the unit rows, and how many rows there are: all that means of cosines are made of."""
+
+    total: Float[Tensor, " dim"]
+    count: int
+
+
+def direction_sum(
+    rows: Float[Tensor, "tokens dim"] | Iterable[Tensor], *, centre: Float[Tensor, " dim"] | None = None
+) -> DirectionSum:
+    """Σ (xᵢ − c) / ‖xᵢ − c‖, c = 0 by default, in one pass, float64.
+
+    Raises: ValueError if there are no rows, or one is zero (with a centre: equals it).
+    """
+    total, count = None, 0
+    for units in _unit_tiles(rows, centre):
+        total = units.sum(0) if total is None else total.add_(units.sum(0))
+        count += len(units)
+    if total is None:
+        raise ValueError("0 rows: a sum of directions needs at least 1")
+    return DirectionSum(total, count)
+
+
+def mean_cosine(rows: Float[Tensor, "tokens dim"] | DirectionSum, *, centred: bool = False) -> float:
     """Mean of cos(xᵢ, xⱼ) over all pairs i ≠ j: (‖Σ uᵢ‖² − n) / (n(n − 1)), exact. Identical rows: 1.
 
-    Centred: the same of xᵢ − x̄.
+    Centred: the same of xᵢ − x̄. The sum of directions can be given in place of the rows.
 
     Raises: ValueError for fewer than two rows, or if a row is zero (centred: equals the centroid).
     Source: Ethayarajh, How contextual are contextualized word representations? (EMNLP 2019), unsampled.
     """
-    _need_rows(rows, 2, "mean cosine")
-    tiles = _unit_tiles(rows, centroid(rows) if centred else None)
-    total = sum((units.sum(0) for units in tiles), start=torch.tensor(0.0))
-    return min(1.0, float((total @ total - len(rows)) / (len(rows) * (len(rows) - 1))))
+    if isinstance(rows, Tensor):
+        _need_rows(rows, 2, "mean cosine")
+        rows = direction_sum(rows, centre=centroid(rows) if centred else None)
+    total, n = rows.total, rows.count
+    if n < 2:
+        raise ValueError(f"{n} rows: mean cosine needs at least 2")
+    return min(1.0, float((total @ total - n) / (n * (n - 1))))
 
 
 def cosine_matrix(rows: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens tokens"]:
@@ -135,8 +171,10 @@ def block_mean_cosine(
     if bool((sizes == 0).any()):
         raise ValueError(f"block {int((sizes == 0).nonzero()[0])} has no rows: number the blocks without gaps")
     sums = torch.zeros(len(sizes), rows.shape[1], dtype=torch.float64, device=rows.device)
-    for units, part in zip(_unit_tiles(rows, None), blocks.split(TILE_ROWS), strict=True):
-        sums.index_add_(0, part, units)
+    start = 0
+    for units in _unit_tiles(rows, None):
+        sums.index_add_(0, blocks[start : start + len(units)], units)
+        start += len(units)
     means = (sums @ sums.T) / torch.outer(sizes, sizes)
     within = ((sums**2).sum(1) - sizes) / (sizes * (sizes - 1))
     return means.diagonal_scatter(torch.where(sizes > 1, within, torch.nan))
@@ -147,18 +185,13 @@ def _need_rows(rows: Tensor, least: int, what: str) -> None:
         raise ValueError(f"{len(rows)} rows: {what} needs at least {least}")
 
 
-def _unit_tiles(rows: Tensor, centre: Tensor | None) -> Iterator[Tensor]:
+def _unit_tiles(rows: Tensor | Iterable[Tensor], centre: Tensor | None) -> Iterator[Tensor]:
+    """Unit rows tile by tile, all in one buffer."""
     start = 0
-    for tile in _tiles(rows):
-        wide = tile.double() if centre is None else tile.double() - centre.double()
+    for wide in wide_tiles(rows, centre=None if centre is None else centre.double()):
         lengths = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
         if not bool((lengths > 0).all()):
             row, fault = start + int((lengths[:, 0] == 0).nonzero()[0]), "is all zeros"
             raise ValueError(f"row {row} {fault if centre is None else 'equals the centre'}: its cosines are undefined")
-        yield wide / lengths
-        start += len(tile)
-
-
-def _tiles(rows: Tensor | Iterable[Tensor]) -> Iterator[Tensor]:
-    for tile in (rows,) if isinstance(rows, Tensor) else rows:
-        yield from tile.split(TILE_ROWS)
+        yield wide.div_(lengths)
+        start += len(wide)

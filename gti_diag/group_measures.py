@@ -1,7 +1,7 @@
 """All measures of one group of rows, and of random groups of text rows of the same size (the null)."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,10 +11,13 @@ from torch import Tensor
 
 from . import dimension, geometry, spectra
 from .group_rows import GroupRows
+from .tiles import one_thread_each, workers
 
 LISTED = 4096  # singular values kept in a report
+VARIANCE = 0.95  # `components_95`: the components that carry this share
 MEDIAN_ROWS = 16_384  # a median over more rows costs a sort of each column and changes nothing
-NEIGHBOURHOOD_ROWS = 4096
+NEIGHBOURHOOD_ROWS = 2048  # of a group, evenly chosen: a search costs the square of their number
+NEIGHBOURS = 10  # of each row, searched once for all measures of neighbourhoods
 NULL_SAMPLES = (6, 40)  # at least, at most
 NULL_WORK = 2e11  # multiply-adds that all null spectra together may cost: some seconds on two cores
 
@@ -42,54 +45,71 @@ class Measured:
 SHAPES: dict[str, Callable[[Tensor], float]] = {
     "effective_rank": spectra.effective_rank,
     "energy_effective_rank": spectra.energy_effective_rank,
+    "rankme": spectra.rankme,
     "participation_ratio": spectra.participation_ratio,
     "stable_rank": spectra.stable_rank,
+    "condition_number": spectra.condition_number,
+    "components_95": lambda s: spectra.components_for(s, VARIANCE),
+    "leading_share": lambda s: spectra.explained_variance(s, 1),
 }
 NULL_MEASURES = (
-    "effective_rank", "effective_rank_centred", "participation_ratio", "participation_ratio_centred",
-    "stable_rank", "mean_cosine", "mean_cosine_centred", "dispersion",
+    *(name + suffix for name in SHAPES for suffix in ("", "_centred")), "alpha_req", "isoscore",
+    "dispersion", "median_dispersion", "mean_cosine", "mean_cosine_centred", "uniformity", "two_nn", "hubness",
 )  # fmt: skip
 
 
-def spread(rows: Tensor, moments: spectra.Moments) -> Measured:
-    """Dispersion and mean cosines: the measures of spread that need no reference group, at two passes over the rows."""
-    found = Measured()
-    scatter = float(moments.scatter(centred=True).diagonal().sum())
-    found.add("dispersion", lambda: (max(scatter, 0.0) / moments.count) ** 0.5)
-    found.add("mean_cosine", lambda: geometry.mean_cosine(rows))
-    found.add("mean_cosine_centred", lambda: geometry.mean_cosine(rows, centred=True))
-    return found
+@dataclass(frozen=True)
+class Summary:
+    """What comparisons need of a group: mean row, centred spectrum, sum of directions, and moments where they were kept."""
+
+    mean: Tensor
+    spectrum: Tensor
+    directions: geometry.DirectionSum | None
+    moments: spectra.Moments | None
 
 
-def shape(moments_or_rows: spectra.Moments | Tensor, *, floor_reason: str | None = None) -> Measured:
-    """Spectra and the ranks read from them; centred ones are undefined for the reason given, if one is."""
+def shape(source: spectra.Moments | Tensor, *, floor_reason: str | None = None) -> Measured:
+    """Spectra and what is read from them; centred numbers are undefined for the reason given, if one is."""
     found = Measured()
     for suffix, centred in (("", False), ("_centred", True)):
-        s = spectra.singular_values(moments_or_rows, centred=centred)
+        s = spectra.singular_values(source, centred=centred)
         found.values[f"singular_values{suffix}"] = s
+        reason = floor_reason if centred else None
         for name, measure in SHAPES.items():
-            if centred and floor_reason:
-                found.values[name + suffix], found.undefined[name + suffix] = None, floor_reason
-            else:
-                found.add(name + suffix, partial(measure, s))
+            found.add(name + suffix, partial(_shape_of, reason, measure, s))
+    found.add("isoscore", partial(_shape_of, floor_reason, dimension.isoscore, s, source_width(source)))
+    fit = None
+    try:
+        fit = _shape_of(floor_reason, spectra.alpha_req, s)
+    except ValueError as error:
+        found.undefined["alpha_req"] = str(error)
+    found.values["alpha_req"] = fit and fit.exponent
+    found.values["alpha_req_fit"] = fit and {"first": fit.first, "last": fit.last, "r_squared": fit.r_squared}
     return found
 
 
-def neighbourhoods(rows: Tensor, dtype: torch.dtype, *, floor_reason: str | None) -> Measured:
-    """Measures of who is near whom, on at most 4,096 evenly chosen rows: they cost the square of their number."""
+def source_width(source: spectra.Moments | Tensor) -> int:
+    return len(source.shift) if isinstance(source, spectra.Moments) else source.shape[1]
+
+
+def neighbourhoods(rows: Tensor, *, floor_reason: str | None, near: dimension.Neighbours | None) -> Measured:
+    """Measures of who is near whom, on rows of which none is zero, with the search made once."""
     found = Measured()
-    some = _some(rows, NEIGHBOURHOOD_ROWS)
-    found.add("near_duplicates", lambda: round(dimension.near_duplicates(some, dtype) / len(some) * len(rows)))
-    found.add("uniformity", lambda: dimension.uniformity(some))
-    found.add("two_nn", lambda: _shape_of(floor_reason, dimension.two_nn, some))
-    found.add("hubness", lambda: _shape_of(floor_reason, dimension.hubness, some))
+    found.add("uniformity", lambda: dimension.uniformity(rows))
+    found.add("two_nn", lambda: _shape_of(floor_reason, dimension.two_nn, rows, near=near))
+    found.add("hubness", lambda: _shape_of(floor_reason, dimension.hubness, rows, near=near))
     return found
 
 
-def _shape_of(reason: str | None, measure: Callable[..., float], *arguments: Any) -> float:
+def search(rows: Tensor) -> dimension.Neighbours | None:
+    """The 10 nearest others of each row; None for a single row."""
+    return dimension.nearest_others(rows, k=min(NEIGHBOURS, len(rows) - 1)) if len(rows) > 1 else None
+
+
+def _shape_of(reason: str | None, measure: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     if reason is not None:
         raise ValueError(reason)
-    return measure(*arguments)
+    return measure(*arguments, **options)
 
 
 def floor_reason(dispersion: float, floor: float, dtype: str) -> str | None:
@@ -115,40 +135,69 @@ def norm_summary(norms: Tensor) -> dict:
     }
 
 
-def group_measures(held: GroupRows) -> tuple[dict, spectra.Moments]:
-    """All measures of one group: exact ones stream over all its rows, costly ones use the rows held."""
-    matrix, rows = held.matrix, held.rows
-    moments = spectra.moments(held.stream())
+def group_measures(held: GroupRows, *, moments: bool = False) -> tuple[dict, Summary]:
+    """All measures of one group: exact ones stream over all its rows, costly ones use the rows held.
+
+    With `moments` the Gram matrix of the rows is part of the summary; it is d × d, so only one group should ask.
+    """
+    matrix, rows, found = held.matrix, held.rows, Measured()
     norms = geometry.norms(held.stream())
     zero = int((norms == 0).sum())
     nonzero = rows[(rows != 0).any(1)] if zero else rows
-    found = spread(nonzero if len(nonzero) else rows, moments)
+    wide = not held.sampled and len(rows) < rows.shape[1]  # the n × n Gram matrix is the smaller one
+    gram = spectra.moments(held.stream()) if moments or not wide else None
+    mean = geometry.centroid(rows) if gram is None else gram.mean
+    dispersion = geometry.dispersion(rows) if gram is None else (gram.scatter_trace(centred=True) / held.count) ** 0.5
+    found.values["dispersion"] = dispersion
     found.add("median_dispersion", lambda: geometry.median_dispersion(_some(rows, MEDIAN_ROWS)))
-    floor = geometry.precision_floor(rows, matrix.dtype)
-    reason = floor_reason(found.values["dispersion"] or 0.0, floor, dtype_name(matrix.dtype))
-    wide = len(rows) < rows.shape[1] and not held.sampled
-    shapes = shape(rows if wide else moments, floor_reason=reason)
-    s = shapes.values["singular_values"]
-    local = neighbourhoods(nonzero, matrix.dtype, floor_reason=reason)
-    local.add("isoscore", lambda: _shape_of(
-        reason, dimension.isoscore, shapes.values["singular_values_centred"], rows.shape[1]))  # fmt: skip
+    floor = geometry.precision_floor(mean[None], matrix.dtype)
+    reason = floor_reason(dispersion, floor, dtype_name(matrix.dtype))
+    shapes = shape(rows if gram is None or wide else gram, floor_reason=reason)
+    rank = spectra.numerical_rank(
+        shapes.values["singular_values"], shape=(held.count, matrix.shape[1]), dtype=matrix.dtype
+    )
+    spectrum = shapes.values["singular_values_centred"]
+    summary = Summary(mean, spectrum, _directions(held, zero, None), gram if moments else None)
+    del gram
+    found.add("mean_cosine", lambda: geometry.mean_cosine(_given(summary.directions)))
+    middle = mean if not zero else geometry.centroid(nonzero) if len(nonzero) else mean
+    found.add("mean_cosine_centred", lambda: geometry.mean_cosine(_given(_directions(held, zero, middle))))
+    some = _some(nonzero, NEIGHBOURHOOD_ROWS)
+    near = search(some)
+    local = neighbourhoods(some, floor_reason=reason, near=near)
+    local.add("near_duplicates", lambda: round(
+        dimension.near_duplicates(nonzero, matrix.dtype) / len(rows) * held.count))  # fmt: skip
     values = {
         "count": held.count,
         "sampled": len(rows) if held.sampled else None,
         "unique_rows": geometry.unique_rows(held.stream()),
         "zero_rows": zero,
         **shapes.values,
-        "numerical_rank": spectra.numerical_rank(s, shape=(held.count, matrix.shape[1]), dtype=matrix.dtype),
+        "numerical_rank": rank,
         **found.values,
         "precision_floor": floor,
         **local.values,
-        "neighbourhood_rows": min(len(nonzero), NEIGHBOURHOOD_ROWS),
+        "neighbourhood_rows": len(some),
         "norm": norm_summary(norms),
         "undefined": shapes.undefined | found.undefined | local.undefined,
     }
     for key in ("singular_values", "singular_values_centred"):
         values[key] = values[key][:LISTED]
-    return values, moments
+    return values, summary
+
+
+def _directions(held: GroupRows, zero: int, centre: Tensor | None) -> geometry.DirectionSum | None:
+    """Of the rows that are not zero, about `centre`; None if all are."""
+    if zero == held.count:
+        return None
+    tiles = (tile[(tile != 0).any(1)] if zero else tile for tile in held.stream())
+    return geometry.direction_sum(tiles, centre=centre)
+
+
+def _given(directions: geometry.DirectionSum | None) -> geometry.DirectionSum:
+    if directions is None:
+        raise ValueError("all rows are zero: they have no directions")
+    return directions
 
 
 def _some(rows: Tensor, most: int) -> Tensor:
@@ -169,7 +218,16 @@ def text_null(text: Tensor, size: int, *, generator: torch.Generator, progress=N
     """
     if size < 2 or len(text) < 2 * size:
         return None
-    tests = [_null_sample(rows) for rows in _samples(text, size, generator, progress)]
+    if progress is not None:
+        progress("text null", 0.0)
+    with one_thread_each(workers(text.device)) as pool:
+        draws = _draws(len(text), size, text.shape[1], generator)
+        running = pool.map(lambda picked: _null_sample(text[picked.to(text.device)]), draws)
+        tests = []
+        for test in running:
+            tests.append(test)
+            if progress is not None:
+                progress("text null", len(tests) / len(draws))
     measures = {}
     for name in NULL_MEASURES:
         values = sorted(test[name] for test in tests if test[name] is not None)
@@ -184,20 +242,21 @@ def text_null(text: Tensor, size: int, *, generator: torch.Generator, progress=N
     }
 
 
-def _samples(text: Tensor, size: int, generator: torch.Generator, progress) -> Iterator[Tensor]:
-    dim = text.shape[1]
+def _draws(population: int, size: int, dim: int, generator: torch.Generator) -> list[Tensor]:
     least = min(size, dim)
     work = size * dim * least + 8 * least**3  # Gram matrix and eigenvalues
     count = min(NULL_SAMPLES[1], max(NULL_SAMPLES[0], int(NULL_WORK / work)))
-    for index in range(count):
-        if progress is not None:
-            progress("text null", index / count)
-        picked = torch.randperm(len(text), generator=generator)[:size]
-        yield text[picked.to(text.device)]
+    return [torch.randperm(population, generator=generator)[:size] for _ in range(count)]
 
 
 def _null_sample(rows: Tensor) -> dict:
-    moments = spectra.moments(rows)
-    source = rows if len(rows) < rows.shape[1] else moments
-    # The expectation of a mean cosine does not depend on how many rows it is taken over.
-    return {**shape(source).values, **spread(_some(rows, NEIGHBOURHOOD_ROWS), moments).values}
+    gram = spectra.moments(rows) if len(rows) >= rows.shape[1] else None
+    found = shape(rows if gram is None else gram)
+    centre = geometry.centroid(rows) if gram is None else gram.mean
+    found.add("dispersion", lambda: geometry.dispersion(rows) if gram is None else (
+        gram.scatter_trace(centred=True) / len(rows)) ** 0.5)  # fmt: skip
+    found.add("median_dispersion", lambda: geometry.median_dispersion(_some(rows, NEIGHBOURHOOD_ROWS)))
+    found.add("mean_cosine", lambda: geometry.mean_cosine(rows))
+    found.add("mean_cosine_centred", lambda: geometry.mean_cosine(geometry.direction_sum(rows, centre=centre)))
+    some = _some(rows, NEIGHBOURHOOD_ROWS)
+    return {**found.values, **neighbourhoods(some, floor_reason=None, near=search(some)).values}

@@ -27,11 +27,15 @@ class GroupRows:
     places: Tensor
     matrix: Matrix
     all_ids: Tensor
+    all_tokens: tuple[str, ...]
     source: str
 
     @property
     def sampled(self) -> bool:
         return len(self.rows) < self.count
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self.stream()
 
     def stream(self) -> Iterator[Tensor]:
         """All rows of the group, tile by tile.
@@ -70,7 +74,9 @@ def hold(
     rows = finite(matrix.rows(ids).to(device), f"{source}: {matrix.name}", group.name, ids)
     tokens = group.tokens if len(places) == group.count else tuple(group.tokens[place] for place in places.tolist())
     levels = None if group.levels is None else group.levels[places]
-    return GroupRows(group.name, group.count, rows, ids, tokens, levels, places, matrix, group.ids, source)
+    return GroupRows(
+        group.name, group.count, rows, ids, tokens, levels, places, matrix, group.ids, group.tokens, source
+    )
 
 
 def finite(rows: Tensor, where: str, group: str, ids: Tensor) -> Tensor:
@@ -79,11 +85,9 @@ def finite(rows: Tensor, where: str, group: str, ids: Tensor) -> Tensor:
     Raises:
         InputError: how many rows are not, and the first token id.
     """
-    if bool(torch.isfinite(rows.sum(dtype=torch.float64))):  # one pass, no mask: NaN and infinity survive a sum
+    if not len(rows) or all(bool(torch.isfinite(extreme)) for extreme in rows.aminmax()):  # no mask, no copy
         return rows
     bad = (~torch.isfinite(rows.double()).all(1)).nonzero()[:, 0].cpu()
-    if not len(bad):
-        return rows  # only the sum overflowed
     raise InputError(
         f"{where}: {len(bad):,} rows of group {group} hold NaN or infinity (first: token id {int(ids[bad[0]])}); "
         "the training that wrote them diverged, or the file is damaged"

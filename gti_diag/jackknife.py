@@ -6,9 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .alignment import require_pairing, unit_offsets
+from .alignment import Rows, Space, paired
+from .tiles import one_thread_each, workers
 
-Rows = Float[Tensor, "_tokens _dim"]
+TILE = 2048
+FLOAT64_TOKENS = 4096  # the products of more tokens are taken in float32: the error of an error needs few digits
 
 
 def leave_one_out_pearson(x: Rows, y: Rows) -> Float[Tensor, " tokens"]:
@@ -22,10 +24,9 @@ def leave_one_out_pearson(x: Rows, y: Rows) -> Float[Tensor, " tokens"]:
     Raises: ValueError for fewer than 4 tokens, or as `pearson_rsa`; for a space whose pairs are all equally dissimilar.
     Source: Tukey 1958 (the jackknife); the closed form is ours.
     """
-    require_pairing(x, y, fewest=4)
-    spaces = [_halved(unit_offsets(rows, name)) for rows, name in ((x, "x"), (y, "y"))]
+    spaces = paired(x, y, fewest=4)
     n = len(x)
-    own = [n * half + half.sum() for _, half in spaces]
+    own = [n * space.halves + space.halves.sum() for space in spaces]
     products = [_products(spaces[i], spaces[j]) for i, j in ((0, 0), (1, 1), (0, 1))]
     pairs = (n - 1) * (n - 2) / 2
     d, e, dd, ee, de = (row.sum() / 2 - row for row in (*own, *products))
@@ -54,13 +55,16 @@ def jackknife_interval(x: Rows, y: Rows, *, confidence: float = 0.95) -> tuple[f
     return max(-1.0, centre - margin), min(1.0, centre + margin)
 
 
-def _halved(offsets: Tensor) -> tuple[Tensor, Tensor]:
-    return offsets, torch.linalg.vector_norm(offsets, dim=1).square() / 2
-
-
-def _products(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Float[Tensor, " tokens"]:
+def _products(first: Space, second: Space) -> Float[Tensor, " tokens"]:
     """Σ_j d_ij e_ij for each token i."""
-    (r, a), (s, b) = first, second
-    cross = ((r @ (r.T @ s)) * s).sum(1)
+    r, a, s, b = first.offsets, first.halves, second.offsets, second.halves
+    dtype = torch.float64 if len(r) <= FLOAT64_TOKENS else torch.float32
+    if first is second and len(r) < r.shape[1]:
+        cross = first.gram.square().sum(1)
+    else:
+        inner = (first.gram if first is second else s.T @ r).to(dtype)
+        weigh = lambda left, right: ((left.to(dtype) @ inner) * right).sum(1)  # noqa: E731
+        with one_thread_each(workers(r.device)) as pool:
+            cross = torch.cat(list(pool.map(weigh, s.split(TILE), r.split(TILE))))
     linear = s @ (a @ s) + r @ (b @ r)
     return len(a) * a * b + a * b.sum() + b * a.sum() + (a @ b) - linear + cross

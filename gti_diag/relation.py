@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .geometry import DirectionSum, centroid, direction_sum
+from .tiles import tiles, wide_tiles
+
 TILE_ROWS = 8192
 QUERY_ROWS = 2048
 SPARE = 32  # candidates kept beyond k, so that rounding to bfloat16 rarely decides
@@ -21,8 +24,7 @@ def centroid_distance(rows: Float[Tensor, "tokens dim"], *, mean: Float[Tensor, 
     """
     if len(rows) == 0 or not dispersion > 0:
         raise ValueError(f"{len(rows)} rows, dispersion {dispersion}: a centroid distance needs both positive")
-    centre = sum(tile.double().sum(0) for tile in rows.split(TILE_ROWS)) / len(rows)
-    return float(torch.linalg.vector_norm(centre - mean.double())) / dispersion
+    return float(torch.linalg.vector_norm(centroid(rows) - mean.double())) / dispersion
 
 
 def norm_shift(new: Float[Tensor, " tokens"], reference: Float[Tensor, " others"]) -> float:
@@ -57,10 +59,10 @@ def subspace_energy(
     Source: Krzanowski, Between-groups comparison of principal components (1979).
     """
     inside = total = 0.0
-    for tile in rows.split(TILE_ROWS):
-        offset = tile.double() - mean.double()
-        inside += float(((offset @ axes.double()) ** 2).sum())
-        total += float((offset**2).sum())
+    wide = axes.double()
+    for offset in wide_tiles(rows, centre=mean.double()):
+        inside += float((offset @ wide).square_().sum())
+        total += float(offset.square_().sum())
     if total == 0:
         raise ValueError("every row equals the mean: no energy to share")
     return SubspaceEnergy(min(inside / total, 1.0), axes.shape[1] / axes.shape[0])
@@ -101,8 +103,8 @@ def mahalanobis(
     if singular:
         raise ValueError("the covariance is singular: Mahalanobis distances need more varied rows than dimensions")
     parts = []
-    for tile in rows.split(TILE_ROWS):
-        whitened = torch.linalg.solve_triangular(factor, (tile.double() - mean.double()).T, upper=False)
+    for offset in wide_tiles(rows, centre=mean.double()):
+        whitened = torch.linalg.solve_triangular(factor, offset.T, upper=False)
         parts.append(torch.linalg.vector_norm(whitened, dim=0))
     return torch.cat(parts)
 
@@ -117,16 +119,15 @@ def cross_cosine(
     return (_units(first) @ _units(second).T).clamp(-1, 1)
 
 
-def mean_cross_cosine(first: Float[Tensor, "tokens dim"], second: Float[Tensor, "others dim"]) -> float:
+def mean_cross_cosine(
+    first: Float[Tensor, "tokens dim"] | DirectionSum, second: Float[Tensor, "others dim"] | DirectionSum
+) -> float:
     """Mean of cos(xᵢ, yⱼ) over all pairs: S_x·S_y / (n m), S = Σ of unit rows. Exact in one pass over each.
 
     Raises: ValueError if a row is zero, or a group is empty.
     """
-    if len(first) == 0 or len(second) == 0:
-        raise ValueError(f"{len(first)} rows against {len(second)}: a mean cosine needs at least one of each")
-    nothing = torch.tensor(0.0)
-    sums = [sum((_units(tile).sum(0) for tile in rows.split(TILE_ROWS)), start=nothing) for rows in (first, second)]
-    return float(sums[0] @ sums[1]) / (len(first) * len(second))
+    a, b = (direction_sum(rows) if isinstance(rows, Tensor) else rows for rows in (first, second))
+    return float(a.total @ b.total) / (a.count * b.count)
 
 
 @dataclass(frozen=True)
@@ -150,44 +151,53 @@ def nearest(
     Raises: ValueError if a query is zero, the tiles can be walked only once, or fewer than k candidates have a
         direction.
     """
-    tiles = [candidates] if isinstance(candidates, Tensor) else candidates
-    if iter(tiles) is tiles:
-        raise ValueError("candidate tiles from a one-shot iterator: pass a list, or an object that starts afresh")
+    walked = [candidates] if isinstance(candidates, Tensor) else candidates
+    if iter(walked) is walked:
+        raise ValueError("candidate walked from a one-shot iterator: pass a list, or an object that starts afresh")
     units = torch.cat([_units(tile).float() for tile in queries.split(TILE_ROWS)])
     if _multiplies_bfloat16(units.device):
-        found, sure = _search(units, tiles, k=k, work=torch.bfloat16)
+        found, sure = _search(units, walked, k=k, work=torch.bfloat16)
         if not bool(sure.all()):
-            redone, _ = _search(units[~sure], tiles, k=k, work=torch.float32)
+            redone, _ = _search(units[~sure], walked, k=k, work=torch.float32)
             found.cosine[~sure], found.index[~sure] = redone.cosine, redone.index
         return found
-    return _search(units, tiles, k=k, work=torch.float32)[0]
+    return _search(units, walked, k=k, work=torch.float32)[0]
 
 
-def _search(units: Tensor, tiles: Iterable[Tensor], *, k: int, work: torch.dtype) -> tuple[Nearest, Tensor]:
+def _search(units: Tensor, parts: Iterable[Tensor], *, k: int, work: torch.dtype) -> tuple[Nearest, Tensor]:
     """The nearest, and for which queries no candidate left out could be among them."""
     rough, keep = units.to(work), k + SPARE
     scores = units.new_full((len(units), keep), -torch.inf, dtype=work)
     index = torch.full((len(units), keep), -1, device=units.device)
+    keys, squares = (units.new_empty(TILE_ROWS, units.shape[1]) for _ in range(2))
+    coarse = torch.empty_like(keys, dtype=work)
     alive, peaked = 0, 0.0
-    for start, keys in _key_tiles(tiles, units.device):
-        dead, coarse = (keys == 0).all(1), keys.to(work)
-        alive += int((~dead).sum())
-        peaked = max(peaked, float(torch.linalg.vector_norm(keys, 4, dim=1).max()))
+    for start, part in _parts(parts, units.device):
+        size = len(part)
+        dead = _unit_or_zero(part, out=keys[:size])
+        alive += size - int(dead.sum())
+        torch.square(keys[:size], out=squares[:size])
+        peaked = max(peaked, float(torch.linalg.vector_norm(squares[:size], dim=1).max()) ** 0.5)
+        coarse[:size] = keys[:size]
         for low in range(0, len(units), QUERY_ROWS):
-            part = slice(low, low + QUERY_ROWS)
-            products = (rough[part] @ coarse.T).masked_fill_(dead, -torch.inf)
-            top = products.topk(min(keep, len(keys)), dim=1)
-            joint = torch.cat([scores[part], top.values], 1)
-            scores[part], chosen = joint.topk(keep, dim=1)
-            index[part] = torch.cat([index[part], top.indices + start], 1).gather(1, chosen)
+            own = slice(low, low + QUERY_ROWS)
+            products = rough[own] @ coarse[:size].T
+            if bool(dead.any()):
+                products.masked_fill_(dead, -torch.inf)
+            top = products.topk(min(keep, size), dim=1)
+            joint = torch.cat([scores[own], top.values], 1)
+            scores[own], chosen = joint.topk(keep, dim=1)
+            index[own] = torch.cat([index[own], top.indices + start], 1).gather(1, chosen)
     if not 1 <= k <= alive:
         raise ValueError(f"k = {k} nearest among {alive} candidates with a direction: must lie between 1 and these")
     worst = scores[:, -1].float()
     exact = units.new_full(scores.shape, -torch.inf, dtype=torch.float64)
-    for start, keys in _key_tiles(tiles, units.device):
-        query, place = ((index >= start) & (index < start + len(keys)) & scores.isfinite()).nonzero(as_tuple=True)
+    for start, part in _parts(parts, units.device):
+        query, place = ((index >= start) & (index < start + len(part)) & scores.isfinite()).nonzero(as_tuple=True)
         for q, p in zip(query.split(TILE_ROWS), place.split(TILE_ROWS), strict=True):
-            exact[q, p] = (units[q] * keys[index[q, p] - start]).sum(1, dtype=torch.float64)
+            found = keys[: len(q)]
+            _unit_or_zero(part[index[q, p] - start], out=found)
+            exact[q, p] = found.mul_(units[q]).sum(1, dtype=torch.float64)
     best = exact.topk(k, dim=1)
     # Rounding both factors errs by √(Σu²v²) · unit · √(2/3) in standard deviation, √(Σu²v²) ≤ ‖u‖₄ ‖v‖₄; six of them,
     # and the rounding of the product itself.
@@ -196,19 +206,28 @@ def _search(units: Tensor, tiles: Iterable[Tensor], *, k: int, work: torch.dtype
     return Nearest(best.values.clamp(-1, 1), index.gather(1, best.indices)), best.values[:, -1] >= worst + slack
 
 
-def _key_tiles(tiles: Iterable[Tensor], device: torch.device) -> Iterator[tuple[int, Tensor]]:
-    """First row number and unit rows (zero rows stay zero) of each tile."""
+def _parts(parts: Iterable[Tensor], device: torch.device) -> Iterator[tuple[int, Tensor]]:
+    """Number of the first row, and the rows, of parts of at most `TILE_ROWS`."""
     start = 0
-    for tile in tiles:
+    for tile in parts:
         for part in tile.split(TILE_ROWS):
-            wide = part.to(device).double()
-            lengths = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
-            yield start, torch.where(lengths > 0, wide / lengths, 0.0).float()
+            yield start, part.to(device)
             start += len(part)
 
 
+def _unit_or_zero(rows: Tensor, *, out: Tensor) -> Tensor:
+    """Write the unit rows in float32 to `out`, zeros for zero rows; which rows are zero."""
+    dead = []
+    for wide, place in zip(wide_tiles(rows), tiles(out), strict=True):
+        lengths = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+        dead.append(lengths[:, 0] == 0)
+        lengths[dead[-1]] = 1.0
+        place.copy_(wide.div_(lengths))
+    return torch.cat(dead) if dead else torch.zeros(0, dtype=torch.bool, device=out.device)
+
+
 def _multiplies_bfloat16(device: torch.device) -> bool:
-    return device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
 
 
 class Drift(NamedTuple):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from . import alignment, rsa
+from .alignment import Space
 from .group_measures import Measured
 from .jackknife import jackknife_interval
 
@@ -15,7 +16,7 @@ SAMPLES = 1000
 PERMUTATIONS, PERMUTATIONS_OF_MANY = 999, 119  # the least p is 0.001, and 0.0083
 EXACT_TOKENS = 2048  # rank statistics are resampled up to here: memory and time grow with the square
 OVERLAP_K = 10
-OVERLAP_TOKENS = 4096  # neighbours are searched among this many evenly chosen tokens
+OVERLAP_TOKENS = 2048  # neighbours are searched among this many evenly chosen tokens
 FEWEST = 4  # three tokens have three pairs: no correlation worth the name
 
 
@@ -26,54 +27,78 @@ def resemblance(
     *,
     source: str | None,
     generator: Callable[[str], torch.Generator],
+    exact: bool = False,
 ) -> dict:
-    """The `rsa` part of an analysis; zero rows are left out and counted."""
+    """The `rsa` part of an analysis; zero rows are left out and counted.
+
+    With several levels, tokens are permuted within their level for the p-value over all codes: that tokens of one level
+    resemble each other more than those of another is no evidence that codes mean anything. `exact` sorts every pair for
+    Spearman's correlation, however many.
+    """
     usable = ((rows != 0).any(1) & (vectors != 0).any(1)).cpu()
-    found = _agreement(rows[usable], vectors[usable], generator, "all")
+    if levels is not None and len(levels.unique()) < 2:
+        levels = None
+    within = None if levels is None else levels[usable]
+    found = _agreement(rows[usable], vectors[usable], generator, "all", exact, within)
     found |= {"reference": source, "dropped_zero_rows": int((~usable).sum()), "levels": {}}
     found["alignment"] = _alignment(rows[usable], vectors[usable], found["undefined"])
-    if levels is not None and len(levels.unique()) > 1:
-        for level in levels.unique().tolist():
-            members = usable & (levels == level)
-            found["levels"][str(level)] = _agreement(rows[members], vectors[members], generator, f"level {level}")
+    for level in [] if levels is None else levels.unique().tolist():
+        members = usable & (levels == level)
+        found["levels"][str(level)] = _agreement(rows[members], vectors[members], generator, f"level {level}", exact)
     return found
 
 
-def _agreement(rows: Tensor, vectors: Tensor, generator: Callable[[str], torch.Generator], purpose: str) -> dict:
+def _agreement(
+    rows: Tensor,
+    vectors: Tensor,
+    generator: Callable[[str], torch.Generator],
+    purpose: str,
+    exact: bool,
+    within: Tensor | None = None,
+) -> dict:
     n = len(rows)
-    found: dict[str, Any] = {"tokens": n, "pairs": n * (n - 1) // 2}
+    found: dict[str, Any] = {
+        "tokens": n,
+        "pairs": n * (n - 1) // 2,
+        "permuted": "within levels" if within is not None else "freely",
+    }
     undefined: dict[str, str] = {}
+    spaces = Space(rows, "the new rows"), Space(vectors, "the reference")
     for name, statistic in (("pearson", rsa.pearson_rsa), ("spearman", rsa.spearman_rsa)):
         entry = Measured()
         if n < FEWEST:
             entry.values = {"value": None, "interval": None, "p_value": None}
             entry.undefined = {"value": f"{n} tokens: RSA needs at least {FEWEST}"}
         else:
-            _statistic(entry, statistic, rows, vectors, lambda kind, name=name: generator(f"{purpose} {name} {kind}"))
+            draws = lambda kind, name=name: generator(f"{purpose} {name} {kind}")  # noqa: E731
+            _statistic(entry, statistic, *spaces, draws, exact=exact, within=within)
         found[name] = entry.values
         undefined |= {f"{name}.{key}": reason for key, reason in entry.undefined.items()}
     rank = Measured()
     if found["spearman"]["value"] is not None and n <= EXACT_TOKENS:
-        rank.add("rho_a", lambda: rsa.rho_a(rows, vectors))
+        rank.add("rho_a", lambda: rsa.rho_a(*spaces))
     return {**found, "rho_a": rank.values.get("rho_a"), "undefined": undefined}
 
 
 def _alignment(rows: Tensor, vectors: Tensor, undefined: dict[str, str]) -> dict:
     """Agreement beyond pairwise similarities: CKA, Procrustes distance, shared neighbours."""
-    found = Measured()
-    found.add("cka", lambda: alignment.linear_cka(rows, vectors, debiased=False))
-    found.add("cka_debiased", lambda: alignment.linear_cka(rows, vectors, debiased=True))
-    found.add("procrustes", lambda: alignment.procrustes_distance(rows, vectors))
+    found, spaces = Measured(), (Space(rows, "the new rows"), Space(vectors, "the reference"))
+    found.add("cka", lambda: alignment.linear_cka(*spaces, debiased=False))
+    found.add("cka_debiased", lambda: alignment.linear_cka(*spaces, debiased=True))
+    found.add("procrustes", lambda: alignment.procrustes_distance(*spaces))
     some = torch.linspace(0, len(rows) - 1, min(len(rows), OVERLAP_TOKENS)).round().long().to(rows.device)
     found.add("neighbourhood_overlap", lambda: alignment.neighbourhood_overlap(rows[some], vectors[some], k=OVERLAP_K))
     undefined |= {f"alignment.{name}": reason for name, reason in found.undefined.items()}
     return found.values | {"neighbours": OVERLAP_K, "overlap_by_chance": OVERLAP_K / max(1, len(some) - 1)}
 
 
-def _statistic(entry: Measured, statistic, rows: Tensor, vectors: Tensor, generator) -> None:
+def _statistic(
+    entry: Measured, statistic, rows: Space, vectors: Space, generator, *, exact: bool, within: Tensor | None
+) -> None:
     """Value, 95 % bootstrap interval over tokens, one-sided Mantel p; the cost of the last two is kept bounded."""
     n = len(rows)
-    entry.add("value", lambda: statistic(rows, vectors))
+    options = {"exact": True} if exact and statistic is rsa.spearman_rsa else {}
+    entry.add("value", lambda: statistic(rows, vectors, **options))
     if entry.values["value"] is None:
         entry.values |= {"interval": None, "p_value": None}
         return
@@ -89,5 +114,5 @@ def _statistic(entry: Measured, statistic, rows: Tensor, vectors: Tensor, genera
         entry.add("interval", lambda: rsa.rsa_interval(rows, vectors, statistic=statistic, samples=SAMPLES,
                                                        confidence=CONFIDENCE, generator=generator("bootstrap")))  # fmt: skip
     draws = PERMUTATIONS_OF_MANY if many else PERMUTATIONS
-    entry.add("p_value", lambda: rsa.mantel_test(rows, vectors, statistic=statistic, permutations=draws,
+    entry.add("p_value", lambda: rsa.mantel_test(rows, vectors, statistic=statistic, permutations=draws, within=within,
                                                  generator=generator("mantel")).p_value)  # fmt: skip

@@ -25,18 +25,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .alignment import cross_square, own_square, require_pairing, unit_offsets
+from .alignment import Rows, Space, cross_square, paired, square
 from .spearman import rank_sums, ranks_permuted, ranks_reweighted
+from .tiles import one_thread_each, workers
 
-Rows = Float[Tensor, "_tokens _dim"]  # equal counts are checked by hand, to say what is wrong
-Statistic = Callable[[Tensor, Tensor], float]
+Statistic = Callable[..., float]
 
 CONSTANT = 1e-12  # a sum of squares below this share of its terms is rounding only
 JACKKNIFE_TOKENS = 512  # up to here tokens are also left out one by one, which sees more of a small sample's spread
 BATCH = 1 << 23  # numbers held at a time while tokens are permuted or redrawn
-FLOAT64_TOKENS = (
-    4096  # redrawing this many tokens a thousand times in float64 takes seconds; more are redrawn in float32
-)
+FLOAT64_TOKENS = 4096  # more tokens than this are permuted and redrawn in float32: a null needs few digits
 
 
 class MantelResult(NamedTuple):
@@ -110,11 +108,13 @@ def mantel_test(
         raise ValueError(f"`within` has {len(labels)} labels for {len(y)} tokens: give one for each token")
     if len(labels.unique()) == len(labels):
         raise ValueError("every token has a label of its own in `within`: there is nothing to permute")
-    orders = torch.stack([_permutation(labels, generator) for _ in range(permutations)]).to(y.device)
+    first, second = (rows if isinstance(rows, Space) else Space(rows, name) for rows, name in ((x, "x"), (y, "y")))
+    orders = torch.stack([_permutation(labels, generator) for _ in range(permutations)]).to(second.rows.device)
     if statistic in _PERMUTED:
-        observed, null = _PERMUTED[statistic](x, y, orders)
+        observed, null = _PERMUTED[statistic](first, second, orders)
     else:
-        observed, null = statistic(x, y), torch.tensor([statistic(x, y[order]) for order in orders])
+        observed = statistic(first.rows, second.rows)
+        null = torch.tensor([statistic(first.rows, second.rows[order]) for order in orders])
     null = null.double()
     reached = int((null >= observed - 1e-12 * max(1.0, abs(observed))).sum())  # rounding must not hide the identity
     spread = null.std(correction=0).item()
@@ -155,13 +155,13 @@ def rsa_interval(
         raise ValueError(
             f"samples is {samples}, confidence {confidence}: need at least 2 samples and 0 < confidence < 1"
         )
-    require_pairing(x, y, fewest=4)
-    n = len(x)
-    draws = torch.randint(n, (samples, n), generator=generator, device=generator.device).to(x.device)
-    weights = torch.zeros(samples, n, dtype=torch.float64, device=x.device)
+    first, second = paired(x, y, fewest=4)
+    n, device = len(first), first.rows.device
+    draws = torch.randint(n, (samples, n), generator=generator, device=generator.device).to(device)
+    weights = torch.zeros(samples, n, dtype=torch.float64, device=device)
     weights.scatter_add_(1, draws, torch.ones_like(weights))
-    left_out = 1 - torch.eye(n if n <= JACKKNIFE_TOKENS else 0, n, dtype=torch.float64, device=x.device)
-    values, pair_variance = _REWEIGHTED[statistic](x, y, torch.cat([weights, left_out]))
+    left_out = 1 - torch.eye(n if n <= JACKKNIFE_TOKENS else 0, n, dtype=torch.float64, device=device)
+    values, pair_variance = _REWEIGHTED[statistic](first, second, torch.cat([weights, left_out]))
     values, without = values.split([samples, len(left_out)])
     if not torch.isfinite(values).all():
         raise ValueError(
@@ -174,7 +174,7 @@ def rsa_interval(
         corrected = (n - 1) * without.var(correction=0).item() - pair_variance
     else:
         corrected = variance - 2 * pair_variance
-    observed = statistic(x, y)
+    observed = statistic(first, second)
     rescaled = (max(corrected, pair_variance) / variance) ** 0.5 * (percentiles - observed)
     low, high = (observed + rescaled).clamp(-1, 1).tolist()
     return low, high
@@ -189,8 +189,8 @@ def _permutation(labels: Int[Tensor, " tokens"], generator: torch.Generator) -> 
 
 
 def _prepared(x: Rows, y: Rows) -> tuple[Tensor, Tensor]:
-    require_pairing(x, y, fewest=3)
-    return unit_offsets(x, "x"), unit_offsets(y, "y")
+    first, second = paired(x, y, fewest=3)
+    return first.offsets, second.offsets
 
 
 class _Pearson:
@@ -203,19 +203,21 @@ class _Pearson:
     """
 
     def __init__(self, x: Rows, y: Rows):
-        self.r, self.s = _prepared(x, y)
-        self.a, self.b = ((torch.linalg.vector_norm(rows, dim=1).square() / 2) for rows in (self.r, self.s))
-        n = len(self.a)
-        own = []
-        for rows, halves, name in ((self.r, self.a, "x"), (self.s, self.b, "y")):
-            terms = 2 * n * (halves - halves.mean()).square().sum().item() + own_square(rows)
+        spaces = paired(x, y, fewest=3)
+        self.r, self.s = (space.offsets for space in spaces)
+        n, own = len(self.r), []
+        for space in spaces:
+            halves = space.halves
+            terms = 2 * n * (halves - halves.mean()).square().sum().item() + square(space.gram)
             own.append(terms - 4 * n * n / (n - 1) * halves.mean().item() ** 2)
             if own[-1] <= CONSTANT * terms:
-                raise ValueError(f"all pairs of {name} are equally dissimilar: a correlation with them is undefined")
+                raise ValueError(
+                    f"all pairs of {space.name} are equally dissimilar: a correlation with them is undefined"
+                )
         self.own, self.scale = own, (own[0] * own[1]) ** 0.5
-        self.constant = 4 * n * n / (n - 1) * (self.a.mean() * self.b.mean()).item()
-        self.a -= self.a.mean()
-        self.b -= self.b.mean()
+        means = [space.halves.mean() for space in spaces]
+        self.constant = 4 * n * n / (n - 1) * (means[0] * means[1]).item()
+        self.a, self.b = (space.halves - mean for space, mean in zip(spaces, means, strict=True))
 
     @property
     def observed(self) -> float:
@@ -226,11 +228,17 @@ class _Pearson:
         r, s, a, b = self.r, self.s, self.a, self.b
         if r.shape[1] < s.shape[1]:  # permuting the narrower space the other way round is cheaper
             r, s, a, b, orders = s, r, b, a, orders.argsort(1)
-        found = []
-        for batch in orders.split(max(1, BATCH // (s.shape[1] * max(r.shape)))):
+        if len(a) > FLOAT64_TOKENS:
+            r, s = r.float(), s.float()
+
+        def moved(batch: Tensor) -> Tensor:
             shuffled = s.index_select(0, batch.T.reshape(-1)).view(len(s), -1)  # tokens × (samples · dim)
             cross = (r.T @ shuffled).view(r.shape[1], len(batch), -1).square().sum((0, 2))
-            found.append(2 * len(a) * (b[batch] @ a) + cross)
+            return 2 * len(a) * (b[batch] @ a) + cross.double()
+
+        batches = orders.split(max(1, BATCH // (s.shape[1] * max(r.shape))))
+        with one_thread_each(workers(r.device)) as pool:
+            found = list(pool.map(moved, batches))
         return (torch.cat(found) - self.constant) / self.scale
 
 
@@ -293,12 +301,12 @@ def _ranks_reweighted(x: Rows, y: Rows, weights: Tensor, *, broken_ties: bool) -
     return values, _pair_variance(influence.sum(1), influence.square().sum().item() / 2)
 
 
-_PERMUTED: dict[Statistic, Callable[[Tensor, Tensor, Tensor], tuple[float, Tensor]]] = {
+_PERMUTED: dict[Statistic, Callable[[Space, Space, Tensor], tuple[float, Tensor]]] = {
     pearson_rsa: _pearson_permuted,
     spearman_rsa: partial(_ranks_permuted, broken_ties=False),
     rho_a: partial(_ranks_permuted, broken_ties=True),
 }
-_REWEIGHTED: dict[Statistic, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, float]]] = {
+_REWEIGHTED: dict[Statistic, Callable[[Space, Space, Tensor], tuple[Tensor, float]]] = {
     pearson_rsa: _pearson_reweighted,
     spearman_rsa: partial(_ranks_reweighted, broken_ties=False),
     rho_a: partial(_ranks_reweighted, broken_ties=True),

@@ -5,15 +5,15 @@ Two dissimilarities that differ by less than `TIE` of the largest one differ by 
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from .tiles import one_thread_each, workers
 
 Offsets = Float[Tensor, "tokens _"]
 
@@ -120,7 +120,7 @@ def ranks_permuted(
         torch.index_select(rows, 1, order, out=moved)
         return fixed.view(-1) @ moved.view(-1)
 
-    with _one_thread_each(_workers(r.device)) as pool:
+    with one_thread_each(workers(r.device)) as pool:
         products = torch.stack(list(pool.map(product, [torch.arange(n, device=r.device), *orders]))).double()
     pairs, squares = n * (n - 1) / 2, (first.square().mean(), second.square().mean())
     values = _statistic(products / 2 / pairs, *squares, pairs=pairs, broken_ties=broken_ties)
@@ -165,7 +165,7 @@ def ranks_reweighted(
         product = (pair * ranks[0].index_select(0, first.group)) @ ranks[1].index_select(0, second.group)
         return _statistic(product / total, *squares, pairs=total, broken_ties=broken_ties)
 
-    with _one_thread_each(_workers(r.device)) as pool:
+    with one_thread_each(workers(r.device)) as pool:
         return torch.stack(list(pool.map(value, weights))), matrix
 
 
@@ -282,7 +282,6 @@ class _Tile:
 
 def _accumulate(tokens: int, bins: Callable, table: Int[Tensor, " bins"]) -> tuple[Tensor, Tensor]:
     """Counts in each bin and sums of table entries; `bins(tile)` gives where each pair goes and which entry it brings (None: 1)."""
-    workers = _workers(table.device)
     local = threading.local()
     tiles: list[_Tile] = []
 
@@ -304,7 +303,7 @@ def _accumulate(tokens: int, bins: Callable, table: Int[Tensor, " bins"]) -> tup
             tile.sums += tile.packed[:BINS] & ((1 << SHIFT) - 1)
             tile.packed.zero_()
 
-    with _one_thread_each(workers) as pool:
+    with one_thread_each(workers(table.device)) as pool:
         list(pool.map(visit, range(0, tokens, ROWS)))
     counts = torch.stack([tile.counts + tile.packed[:BINS] for tile in tiles]).sum(0)
     return counts, torch.stack([tile.sums for tile in tiles]).sum(0)
@@ -314,20 +313,5 @@ def _both(function: Callable, r: Offsets, s: Offsets) -> list:
     """Both spaces at once, unless sorting them takes gigabytes."""
     if len(r) ** 2 / 2 > EXACT_PAIRS:
         return [function(r, "x"), function(s, "y")]
-    with _one_thread_each(min(2, _workers(r.device))) as pool:
+    with one_thread_each(min(2, workers(r.device))) as pool:
         return list(pool.map(function, (r, s), "xy"))
-
-
-def _workers(device: torch.device) -> int:
-    return torch.get_num_threads() if device.type == "cpu" else 1
-
-
-@contextmanager
-def _one_thread_each(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Workers that each compute on one thread: no barrier for a busy core to hold up."""
-    before = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(1)) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(before)

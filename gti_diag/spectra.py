@@ -5,18 +5,23 @@ first. Five published quantities are called "effective rank"; each has its own f
 here.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from scipy import linalg
+from scipy.sparse import linalg as sparse_linalg
 from torch import Tensor
 
-NOISE = torch.finfo(torch.float64).eps  # times the trace; a fifth of that was the largest seen
-TILE_ROWS = 2048  # of float64: fits the cache with the Gram matrix, and keeps memory flat
+from .tiles import add_gram, height, mirror, one_thread, one_thread_each, wide_tiles, workers
+
+NOISE = 8 * torch.finfo(torch.float64).eps  # times the trace; 2.8 eps was the largest seen, on three processors
+PARTS = 4  # Gram matrices summed side by side: a worker that a busy core slows takes fewer of them
+LARGE = 4096  # columns; above, LAPACK works within the matrix and on both cores
+WIDEST_APART = 2048  # columns; above, one Gram matrix is summed by all threads together: four would take gigabytes
 
 
 @dataclass(frozen=True)
@@ -36,43 +41,59 @@ class Moments:
         return self.shift + self.total / self.count
 
     def scatter(self, *, centred: bool) -> Float[Tensor, "dim dim"]:
-        """Σ (xᵢ − c)(xᵢ − c)ᵀ with c the mean if centred, else 0."""
-        offset = self.total / self.count
+        """Σ (xᵢ − c)(xᵢ − c)ᵀ with c the mean if centred, else 0: a matrix of its own, which the caller may overwrite."""
+        around = self.total / self.count
+        if centred:  # G − n t tᵀ, t the mean about the shift
+            return torch.addr(self.gram, around, around, alpha=-self.count)
+        found = torch.addr(self.gram, self.mean, self.shift, alpha=self.count)
+        return found.addr_(self.shift, around, alpha=self.count)
+
+    def scatter_trace(self, *, centred: bool) -> float:
+        """Σ ‖xᵢ − c‖², the trace of `scatter`, without that matrix."""
+        own, around = self.gram.diagonal().sum(), self.total / self.count
         if centred:
-            return self.gram - self.count * torch.outer(offset, offset)
-        cross = torch.outer(self.total, self.shift)
-        return self.gram + cross + cross.T + self.count * torch.outer(self.shift, self.shift)
+            return max(0.0, float(own - self.count * (around @ around)))
+        return float(own + self.count * (self.shift @ (self.mean + around)))
 
     def noise(self, *, centred: bool) -> float:
         """The size of an eigenvalue of `scatter` that rounding alone can make."""
-        scale = self.gram.trace() if centred else self.gram.trace() + self.scatter(centred=False).trace()
-        return NOISE * float(scale)
+        own = float(self.gram.diagonal().sum())
+        return NOISE * (own if centred else own + self.scatter_trace(centred=False))
 
 
 def moments(rows: Float[Tensor, "tokens dim"] | Iterable[Tensor]) -> Moments:
     """Count, mean and Gram matrix of rows (one tensor, or tiles of one) in a single pass, in float64.
 
     The rows are shifted by the mean of the first tile: identical rows become exact zeros, and rows that
-    hug their mean keep all their digits.
+    hug their mean keep all their digits. Memory: the tiles that come, and up to 4 matrices dim × dim.
 
     Raises: ValueError if there are no rows, or a row is not finite.
     """
-    count = 0
-    for tile in filter(len, _tiles(rows)):
-        if count == 0:
+    count, shift = 0, None
+    for tile in filter(len, (rows,) if isinstance(rows, Tensor) else rows):
+        if shift is None:
             first = tile[0].double()
-            shift = first + (tile.double() - first).mean(0)
-            total, gram = torch.zeros_like(shift), shift.new_zeros(len(shift), len(shift))
-            buffer = shift.new_empty(TILE_ROWS, len(shift))
-        shifted = buffer[: len(tile)].copy_(tile).sub_(shift)
+            shift = first + sum(part.sum(0) for part in wide_tiles(tile[: height(len(first))], centre=first)) / min(
+                len(tile), height(len(first))
+            )
+            apart = PARTS if len(first) <= WIDEST_APART and workers(tile.device) > 1 else 1
+            totals, grams = shift.new_zeros(apart, len(first)), [shift.new_zeros(len(first), len(first))]
         count += len(tile)
-        total += shifted.sum(0)
-        _add_gram(gram, shifted)
-    if count == 0:
+        if apart == 1 or len(tile) < apart * height(len(shift)) // 4:
+            _add_moments(totals[0], grams[0], tile, shift)
+            continue
+        grams += [torch.zeros_like(grams[0]) for _ in range(apart - len(grams))]
+        with one_thread_each(workers(tile.device)) as pool:
+            list(pool.map(_add_moments, totals, grams, tile.tensor_split(apart), [shift] * apart))
+    if shift is None:
         raise ValueError("no rows: moments need at least one")
+    gram = grams[0]
+    for other in grams[1:]:
+        gram += other
     if not bool(torch.isfinite(gram.diagonal()).all()):
         raise ValueError("a row holds NaN or infinity: its moments are undefined")
-    return Moments(count, shift, total, gram.triu() + gram.triu(1).T)
+    mirror(gram)
+    return Moments(count, shift, totals.sum(0), gram)
 
 
 def singular_values(rows: Float[Tensor, "tokens dim"] | Moments, *, centred: bool = False) -> Float[Tensor, " rank"]:
@@ -230,35 +251,68 @@ def principal_axes(rows: Moments, k: int, *, centred: bool = True) -> Float[Tens
 
     Raises: ValueError if fewer than k directions stand above the noise.
     """
-    with one_thread():
-        eigenvalues, vectors = torch.linalg.eigh(rows.scatter(centred=centred))
-    available = int((eigenvalues > rows.noise(centred=centred)).sum())
+    scatter, noise = rows.scatter(centred=centred), rows.noise(centred=centred)
+    dim = len(scatter)
+    if _is_large(scatter):  # all eigenvectors would be a second matrix of this size, and minutes
+        k = min(k, dim)
+        eigenvalues, vectors = map(torch.from_numpy, linalg.eigh(
+            scatter.numpy().T, subset_by_index=[dim - max(k, 1), dim - 1], overwrite_a=True, check_finite=False))  # fmt: skip
+    else:
+        with one_thread():
+            eigenvalues, vectors = torch.linalg.eigh(scatter)
+    available = int((eigenvalues > noise).sum())
     if not 1 <= k <= available:
         raise ValueError(f"k = {k} principal axes: the rows span {available}")
     return vectors.flip(1)[:, :k]
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Small LAPACK calls on one thread: two on a busy machine wait for each other, 0.1 s becomes 7 s."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+def leading_axes(parts: Sequence[Float[Tensor, "_ dim"]], k: int) -> Float[Tensor, "dim k"]:
+    """A few leading principal axes of groups of rows, each about the mean of the group means and each weighing the same.
+
+    Orthonormal columns, largest first; of one group, its ordinary principal axes. No matrix dim × dim is formed: the
+    Lanczos iteration walks over the rows, so k should be small.
+
+    Raises: ValueError if fewer than k directions stand above the noise.
+    Source: Lehoucq, Sorensen & Yang, ARPACK Users' Guide (1998).
+    """
+    centre = torch.stack([_mean(part) for part in parts]).mean(0)
+    stacked = torch.cat(
+        [(tile / len(part) ** 0.5).float() for part in parts for tile in wide_tiles(part, centre=centre)]
+    )
+    scale = float(torch.linalg.vector_norm(stacked, dtype=torch.float64))
+    if scale == 0:
+        raise ValueError(f"k = {k} principal axes: the rows span 0")
+    stacked /= scale
+    if min(stacked.shape) <= 4 * k:  # too few for an iteration: take them all
+        s, vectors = torch.linalg.svd(stacked.double(), full_matrices=False)[1:]
+        eigenvalues, vectors = s**2, vectors.T
+    else:
+        product = lambda v: (stacked.T @ (stacked @ torch.from_numpy(v).to(stacked))).cpu().numpy()  # noqa: E731
+        dim = stacked.shape[1]
+        start = np.random.default_rng(0).standard_normal(dim).astype("float32")
+        operator = sparse_linalg.LinearOperator((dim, dim), matvec=product, dtype="float32")
+        try:
+            eigenvalues, vectors = map(torch.from_numpy, sparse_linalg.eigsh(operator, k=k, v0=start, tol=1e-5))
+        except sparse_linalg.ArpackError as error:
+            raise ValueError(f"the {k} leading axes cannot be told from those that follow ({error})") from error
+        order = eigenvalues.argsort(descending=True)
+        eigenvalues, vectors = eigenvalues[order], vectors[:, order]
+    available = int((eigenvalues > torch.finfo(torch.float32).eps).sum())
+    if not 1 <= k <= available:
+        raise ValueError(f"k = {k} principal axes: the rows span {available}")
+    return torch.linalg.qr(vectors[:, :k].double()).Q.to(stacked.device)
 
 
-def _tiles(rows: Tensor | Iterable[Tensor]) -> Iterator[Tensor]:
-    for tile in (rows,) if isinstance(rows, Tensor) else rows:
-        yield from tile.split(TILE_ROWS)
+def _mean(rows: Tensor) -> Tensor:
+    origin = rows[0].detach().double()
+    return origin + sum(tile.sum(0) for tile in wide_tiles(rows, centre=origin)) / len(rows)
 
 
-def _add_gram(gram: Tensor, tile: Tensor, blocks: int = 8) -> None:
-    """gram += tileᵀ tile, in the upper block triangle only: 36 of 64 blocks."""
-    edges = [tile.shape[1] * block // blocks for block in range(blocks + 1)]
-    for low, high in pairwise(edges):
-        gram[low:high, low:].addmm_(tile[:, low:high].T, tile[:, low:])
+def _add_moments(total: Tensor, gram: Tensor, rows: Tensor, shift: Tensor) -> None:
+    """total += Σ (xᵢ − shift), gram += Σ (xᵢ − shift)(xᵢ − shift)ᵀ."""
+    for tile in wide_tiles(rows, centre=shift):
+        total += tile.sum(0)
+        add_gram(gram, tile)
 
 
 def _row_gram(rows: Tensor, *, centred: bool) -> tuple[Tensor, float]:
@@ -275,7 +329,14 @@ def _row_gram(rows: Tensor, *, centred: bool) -> tuple[Tensor, float]:
     return gram, NOISE * float(gram.trace())
 
 
+def _is_large(symmetric: Tensor) -> bool:
+    return len(symmetric) > LARGE and symmetric.device.type == "cpu"
+
+
 def _eigvalsh(symmetric: Tensor) -> Tensor:
+    """Eigenvalues, ascending. The matrix is overwritten if it is large."""
+    if _is_large(symmetric):
+        return torch.from_numpy(linalg.eigvalsh(symmetric.numpy().T, overwrite_a=True, check_finite=False))
     with one_thread():
         return torch.linalg.eigvalsh(symmetric)
 

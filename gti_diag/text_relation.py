@@ -7,45 +7,74 @@ from torch import Tensor
 
 from . import relation, spectra
 from .exhibits import evenly
-from .group_measures import Measured
+from .group_measures import Measured, Summary
 from .group_rows import GroupRows
 
-HALF = 0.5  # the principal subspace of text: as many axes as carry half of its variance
+HALF = 0.5  # the principal subspace of text: as many axes as carry half of its variance,
+MOST_AXES = 512  # … but no more: eigenvectors of 8,192 columns take memory and minutes
+ANGLES = 16  # leading axes of text and new rows between which principal angles are taken
 ISOTROPIC_DRAWS = 4  # 1 for more than 4,096 rows, where the draws hardly differ
 BAND = 4.0  # standard deviations: noise leaves this band once in 16,000 times
 NEIGHBOURS = 5
 NEIGHBOUR_TOKENS = 1024  # the neighbours of at most this many new tokens are listed
 
 
-def relate(new: dict, text: dict, held: dict[str, GroupRows], moments: dict[str, spectra.Moments]) -> None:
-    """Add to the measures of the new group those that compare it with the text group."""
+def relate(new: dict, text: dict, rows: Tensor, ours: Summary, theirs: Summary, axes: Tensor | None) -> None:
+    """Add to the measures of a group of new rows those that compare it with the text group.
+
+    `axes` are the `main_axes` of text, None where it does not vary.
+    """
     found = Measured()
     for name in ("dispersion", "median_dispersion"):
         found.add(f"{name}_ratio", partial(_ratio, new[name], text[name]))
-    rows, dim = held["new"].rows, held["new"].rows.shape[1]
-    spread = text["dispersion"] or 0.0
+    spread, dim = text["dispersion"] or 0.0, rows.shape[1]
     found.add(
-        "centroid_distance", lambda: relation.centroid_distance(rows, mean=moments["text"].mean, dispersion=spread)
+        "centroid_distance", lambda: relation.centroid_distance(ours.mean[None], mean=theirs.mean, dispersion=spread)
     )
     found.add("norm_shift", lambda: _norm_shift(new["norm"], text["norm"]))
-    found.add("text_subspace_energy", lambda: relation.subspace_energy(
-        rows, main_axes(moments["text"]), mean=moments["new"].mean).share)  # fmt: skip
-    found.add("mahalanobis", lambda: _mahalanobis(rows, moments["text"]) / dim**0.5)
+    found.add("text_subspace_energy", lambda: relation.subspace_energy(rows, _need(axes), mean=ours.mean).share)
+    found.add("text_angle", lambda: _mean_angle(rows, new, _need(axes)))
+    found.add("mahalanobis", lambda: _mahalanobis(rows, theirs.moments) / dim**0.5)
     found.add("mean_cosine_to_text", lambda: relation.mean_cross_cosine(
-        *(group.rows[group.nonzero(torch.arange(len(group.ids))).to(rows.device)] for group in (held["new"], held["text"]))
-    ))  # fmt: skip
+        *(_directions(group.directions) for group in (ours, theirs))))  # fmt: skip
     new |= found.values
     new["undefined"] |= found.undefined
 
 
-def main_axes(text: spectra.Moments) -> Tensor:
-    """The fewest principal axes of the text rows that carry half of their variance, dim × k.
+def main_axes(text: Summary) -> Tensor | None:
+    """The fewest principal axes of the text rows that carry half of their variance (at most 512), dim × k.
 
-    Raises:
-        ValueError: the text rows do not vary.
+    None where the text rows do not vary.
     """
-    s = spectra.singular_values(text, centred=True)
-    return spectra.principal_axes(text, spectra.components_for(s, HALF), centred=True)
+    if not float(text.spectrum[0]) > 0:
+        return None
+    assert text.moments is not None, "the text group keeps its moments"
+    return spectra.principal_axes(
+        text.moments, min(MOST_AXES, spectra.components_for(text.spectrum, HALF)), centred=True
+    )
+
+
+def _need(axes: Tensor | None) -> Tensor:
+    if axes is None:
+        raise ValueError("the text rows do not vary: they have no main directions")
+    return axes
+
+
+def _directions(directions):
+    if directions is None:
+        raise ValueError("all rows of a group are zero: they have no directions")
+    return directions
+
+
+def _mean_angle(rows: Tensor, new: dict, axes: Tensor) -> float:
+    """Mean principal angle in degrees between the leading axes of the new rows and those of text, 16 of each at most."""
+    if new["effective_rank_centred"] is None:
+        raise ValueError(new["undefined"]["effective_rank_centred"])
+    if len(rows) < 2:
+        raise ValueError("one row has no principal axes")
+    k = min(ANGLES, axes.shape[1], len(rows) - 1)
+    leading = spectra.leading_axes([rows], k)
+    return float(torch.rad2deg(relation.principal_angles(axes[:, :k], leading).mean()))
 
 
 def isotropic_null(count: int, axes: Tensor, *, generator: torch.Generator) -> dict:
@@ -70,16 +99,18 @@ def isotropic_null(count: int, axes: Tensor, *, generator: torch.Generator) -> d
 
 
 def neighbours(text: GroupRows, new: GroupRows) -> list[dict]:
-    """The nearest text tokens (by cosine) of up to 1,024 new tokens, evenly chosen; zero rows have none."""
+    """The nearest text tokens (by cosine, of all, read anew where they are not held) of up to 1,024 new tokens, evenly
+    chosen; zero rows have none."""
     picked = new.nonzero(evenly(len(new.ids), NEIGHBOUR_TOKENS))
     k = min(NEIGHBOURS, len(text.nonzero(torch.arange(len(text.ids)))))
     if not len(picked) or not k:
         return []
-    found = relation.nearest(new.rows[picked.to(new.rows.device)], text.rows, k=k)
+    found = relation.nearest(new.rows[picked.to(new.rows.device)], text, k=k)
     cosines, places = found.cosine.cpu(), found.index.cpu()
     entries = []
     for row, place in enumerate(picked.tolist()):
-        near = zip(text.named(places[row]), text.ids[places[row]].tolist(), cosines[row].tolist(), strict=True)
+        names = [text.all_tokens[near] for near in places[row].tolist()]
+        near = zip(names, text.all_ids[places[row]].tolist(), cosines[row].tolist(), strict=True)
         entries.append(
             {
                 "token": new.tokens[place],
@@ -103,6 +134,7 @@ def _norm_shift(new: dict, text: dict) -> float:
     return (new["mean"] - text["mean"]) / text["std"]
 
 
-def _mahalanobis(rows: Tensor, text: spectra.Moments) -> float:
-    covariance = text.scatter(centred=True) / text.count
+def _mahalanobis(rows: Tensor, text: spectra.Moments | None) -> float:
+    assert text is not None, "the text group keeps its moments"
+    covariance = text.scatter(centred=True).div_(text.count)
     return float(relation.mahalanobis(rows, mean=text.mean, covariance=covariance).square().mean().sqrt())

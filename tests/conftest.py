@@ -10,6 +10,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from jaxtyping import install_import_hook
 
 CORE = [
+    "tiles",
     "spectra",
     "geometry",
     "relation",

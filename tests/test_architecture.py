@@ -13,6 +13,7 @@ FOUNDATION = {"gti_diag", "gti_diag.errors", "gti_diag.files"}
 CORE = {
     f"gti_diag.{name}"
     for name in (
+        "tiles",
         "spectra",
         "geometry",
         "relation",
@@ -101,6 +102,7 @@ def test_core_is_pure(name):
     siblings = {found for found in used if found.startswith("gti_diag.")} - {name}
     machinery = {
         "gti_diag.alignment",
+        "gti_diag.tiles",
         "gti_diag.spectra",
         "gti_diag.geometry",
         "gti_diag.spearman",

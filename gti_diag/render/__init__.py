@@ -42,6 +42,8 @@ def figures(
     for name, module, panels in drawable(analyses):
         with using(style) as look:
             figure = module.draw(panels, look)
+            figure.draw_without_rendering()  # lays it out; savefig would do so anew, drawing twice, for every format
+            figure.set_layout_engine("none")
             for suffix in formats:
                 path = Path(out) / f"{name}.{suffix}"
                 with atomic(path) as temporary:

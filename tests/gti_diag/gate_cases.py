@@ -17,7 +17,7 @@ HEALTHY: dict[str, Any] = {
             "groups": {
                 "text": {"count": 400, "unique_rows": 400, "dispersion": 0.8, "norm": {"mean": 0.9, "std": 0.1}, "undefined": {}},
                 "new": {
-                    "count": 4, "unique_rows": 4, "distinct_rows": 4, "zero_rows": 0, "sampled": None,
+                    "count": 4, "unique_rows": 4, "zero_rows": 0, "sampled": None,
                     "dispersion": 0.4, "dispersion_ratio": 0.5, "median_dispersion_ratio": 0.5, "precision_floor": 0.001,
                     "effective_rank": 3.5, "effective_rank_centred": 2.8, "mean_cosine": 0.3,
                     "norm": {"mean": 0.7, "std": 0.1, "min": 0.6, "max": 0.9}, "singular_values": [1.0, 0.5, 0.3, 0.1],

@@ -89,6 +89,41 @@ def test_the_contract_keys_are_there(tiny_lm, tmp_path):
     assert len(matrix["panel"]["cosine"]) == 100 and len(matrix["blocks"]["cosine"]) == 60
 
 
+def test_every_measure_is_compared_with_text_samples(tiny_lm):
+    found = gti_diag.diagnose(rewrite(tiny_lm("n", new_tokens=TOKENS), grounded))["matrices"]["input"]
+    new, null = found["groups"]["new"], found["null"]["measures"]
+    assert {"effective_rank", "components_95_centred", "alpha_req", "two_nn", "hubness", "uniformity"} <= set(null)
+    assert all(band["low"] <= band["median"] <= band["high"] for band in null.values())
+    assert set(null) <= set(new)
+    assert new["alpha_req_fit"]["first"] == 11 and 0 <= new["text_angle"] <= 90
+
+
+def test_codes_of_a_second_kind_have_their_own_verdict(tiny_lm):
+    second = [f"[C1_{code}]" for code in range(20)]
+    folder = tiny_lm("two", new_tokens=TOKENS + second)
+
+    def change(rows):
+        rows[-20:] = rows[:-80].mean(0)
+        rows[-80:-20] = random_like(rows[:-80].double()).to(rows.dtype)
+        return rows
+
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    name = "model.embed_tokens.weight"
+    save_file({**tensors, name: change(tensors[name].clone())}, file, metadata={"format": "pt"})
+    found = gti_diag.diagnose(folder)["matrices"]["input"]
+    (other,) = found["others"].values()
+    assert found["verdict"]["label"] != "collapsed" and other["verdict"]["label"] == "collapsed"
+
+
+def test_exact_ranks_are_the_default_for_few_pairs(tiny_lm, tmp_path):
+    folder = rewrite(tiny_lm("gti", new_tokens=TOKENS), grounded)
+    np.save(tmp_path / "reference.npy", codebook().numpy())
+    plain, exact = (gti_diag.diagnose(folder, reference=tmp_path / "reference.npy", exact=e) for e in (False, True))
+    assert plain["matrices"]["input"]["rsa"] == exact["matrices"]["input"]["rsa"]
+    assert plain["matrices"]["input"]["rsa"]["permuted"] == "within levels"
+
+
 def test_exact_mean_rows_measure_as_one_point(tiny_lm):
     folder = rewrite(tiny_lm("mean", new_tokens=TOKENS), CASES["mean"][0])
     new = gti_diag.diagnose(folder)["matrices"]["input"]["groups"]["new"]
@@ -133,6 +168,8 @@ def test_memory_limit_streams_and_agrees(tiny_lm, monkeypatch):
     assert streamed["sampled"] < whole["count"] == streamed["count"]
     assert streamed["singular_values"] == pytest.approx(whole["singular_values"], rel=1e-9)
     assert streamed["unique_rows"] == whole["unique_rows"] and streamed["norm"]["mean"] == whole["norm"]["mean"]
+    for name in ("mean_cosine", "mean_cosine_centred", "dispersion", "alpha_req"):
+        assert streamed[name] == pytest.approx(whole[name], rel=1e-6)
 
 
 def test_nan_rows_are_refused(tiny_lm):

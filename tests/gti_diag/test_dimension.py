@@ -182,5 +182,27 @@ def test_mean_resized_rows_in_bfloat16_are_all_near_duplicates():
     assert len({tuple(row) for row in new.float().tolist()}) > 1
     assert dimension.near_duplicates(new, torch.bfloat16) == 300
     assert dimension.near_duplicates(new, torch.float32) < 300
-    with pytest.raises(ValueError, match="k = 1 nearest of 0"):
+    with pytest.raises(ValueError, match="1 row: twins need at least two"):
         dimension.near_duplicates(new[:1], torch.bfloat16)
+
+
+@pytest.mark.parametrize("spread", [1e-3, 3e-3, 5e-3, 1e-2])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_near_duplicates_are_those_of_all_pairs(spread, dtype):
+    generator = torch.Generator().manual_seed(0)
+    middle = torch.randn(48, generator=generator)
+    rows = (middle + spread * torch.randn(400, 48, generator=generator)).to(dtype)
+    wide = rows.double()
+    gaps = torch.cdist(wide, wide, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf)
+    _, exponent = torch.frexp(wide)
+    resolution = torch.finfo(dtype).eps * torch.linalg.vector_norm(2.0 ** (exponent - 1).double(), dim=1)
+    assert dimension.near_duplicates(rows, dtype) == int((gaps.amin(1) <= resolution).sum())
+
+
+def test_a_search_made_once_serves_all_measures_of_neighbourhoods():
+    rows = vocabulary_like(300, 16)
+    near = dimension.nearest_others(rows, k=10)
+    assert dimension.two_nn(rows, near=near) == dimension.two_nn(rows)
+    assert dimension.hubness(rows, near=near) == dimension.hubness(rows)
+    with pytest.raises(ValueError, match="2 neighbours of each row: hubness needs 10"):
+        dimension.hubness(rows, near=dimension.nearest_others(rows, k=2))

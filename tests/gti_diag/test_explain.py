@@ -8,7 +8,7 @@ from gti_diag.errors import InputError
 from gti_diag.explain import explanations, lookup
 from gti_diag.verdict import LABELS
 
-BOOKKEEPING = {"sampled", "neighbourhood_rows", "undefined"}
+BOOKKEEPING = {"sampled", "neighbourhood_rows", "alpha_req_fit", "undefined"}
 
 
 def test_every_measure_and_verdict_of_an_analysis_has_a_page(tiny_lm, tmp_path):

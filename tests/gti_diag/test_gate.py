@@ -145,11 +145,11 @@ def test_noise_is_the_null_scaled_to_the_value_and_the_standard_error_of_a_mean(
 @pytest.mark.parametrize(
     "verdict,changes,cause",
     [
-        ("collapsed", {"new__unique_rows": 1, "new__distinct_rows": 1}, "exact copies of one vector"),
+        ("collapsed", {"new__unique_rows": 1}, "exact copies of one vector"),
         ("collapsed", {"new__dispersion_ratio": 3e-5}, "mean_resizing"),
         ("collapsed", {"new__dispersion_ratio": 0.004}, "hardly left a common start"),
         ("collapsed", {"new__dispersion": 0.0009, "new__dispersion_ratio": 0.004}, "rounding of bfloat16"),
-        ("degenerate", {"new__distinct_rows": 2}, "2 rows repeat the vector"),
+        ("degenerate", {"new__unique_rows": 2}, "2 rows repeat the vector"),
         ("collapsed", {"new__zero_rows": 4}, "4 new rows are zero"),
         ("unstructured", {"rsa__pearson__value": 0.01}, "random start that was never trained"),
     ],

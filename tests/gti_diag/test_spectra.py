@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gti_diag import geometry, spectra
+from gti_diag import geometry, spectra, tiles
 from gti_diag.spectra import moments, singular_values
 from tests import references, strategies
 from tests.conftest import vocabulary_like
@@ -248,6 +248,45 @@ def test_principal_axes_span_the_leading_directions():
 
 
 # --- rows drawn as transformers draws new rows
+
+
+def test_moments_by_several_workers_are_those_of_the_svd(monkeypatch):
+    rows = vocabulary_like(3000, 24).bfloat16()
+    monkeypatch.setattr(tiles, "NUMBERS", 24 * 100)
+    expected = torch.linalg.svdvals(rows.double() - rows.double().mean(0))
+    for given_rows in (rows, rows.split(700)):
+        found = moments(given_rows)
+        torch.testing.assert_close(singular_values(found, centred=True), expected, rtol=1e-12, atol=0)
+        assert found.scatter_trace(centred=True) == pytest.approx(float((expected**2).sum()), rel=1e-12)
+        assert found.scatter_trace(centred=False) == pytest.approx(float((rows.double() ** 2).sum()), rel=1e-12)
+
+
+def test_large_matrices_are_decomposed_in_place_with_the_same_result(monkeypatch):
+    rows = vocabulary_like(200, 24)
+    found = moments(rows)
+    expected = singular_values(found, centred=True), spectra.principal_axes(found, 3)
+    monkeypatch.setattr(spectra, "LARGE", 8)
+    torch.testing.assert_close(singular_values(found, centred=True), expected[0])
+    torch.testing.assert_close(spectra.principal_axes(found, 3).abs(), expected[1].abs())
+    with pytest.raises(ValueError, match="the rows span"):
+        spectra.principal_axes(moments(rows[:5]), 6)
+
+
+@pytest.mark.parametrize("count,k", [(400, 3), (10, 3)])
+def test_leading_axes_of_one_group_are_its_principal_axes(count, k):
+    rows = vocabulary_like(count, 32)
+    expected = torch.linalg.svd(rows.double() - rows.double().mean(0))[2][:k].T
+    found = spectra.leading_axes([rows], k)
+    torch.testing.assert_close(found.T @ found, torch.eye(k, dtype=torch.float64))
+    torch.testing.assert_close((found * expected).sum(0).abs(), torch.ones(k, dtype=torch.float64), rtol=0, atol=1e-5)
+
+
+def test_leading_axes_weigh_groups_alike_and_refuse_one_point():
+    many, few = torch.zeros(1000, 8), torch.zeros(10, 8)
+    many[::2, 0], few[::2, 1] = 1.0, 3.0
+    assert spectra.leading_axes([many, few], 1)[1].abs() > 0.9
+    with pytest.raises(ValueError, match="the rows span 0"):
+        spectra.leading_axes([torch.ones(50, 8)], 1)
 
 
 @pytest.fixture(scope="module")

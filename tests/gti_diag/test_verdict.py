@@ -1,6 +1,7 @@
 """Each rule of the verdict on its own: the measures in, label and evidence out."""
 
 import copy
+import re
 
 import pytest
 
@@ -114,3 +115,30 @@ def test_nothing_new_is_no_verdict():
 
 def test_every_label_has_advice_and_every_threshold_its_reason():
     assert set(ADVICE) == {None, *LABELS} and all(len(threshold.why) > 40 for threshold in THRESHOLDS.values())
+
+
+def levels(*values):
+    found = {"pearson": {"value": 0.3, "interval": [0.2, 0.4], "p_value": 0.001}}
+    return {**found, "levels": {str(n): {"pearson": {"value": v}} for n, v in enumerate(values, 1)}}
+
+
+@pytest.mark.parametrize(
+    "values,label,said",
+    [
+        ((0.5, -0.04, -0.12), "unstructured", "on 2 of 3 levels .* level 2 \\(-0.04\\), 3 \\(-0.12\\)"),
+        ((0.5, 0.3, -0.12), "healthy", "on 1 of 3 levels"),
+        ((0.5, 0.04), "healthy", "on 1 of 2 levels"),
+        ((0.5, None, 0.2), "healthy", "agrees"),
+    ],
+)
+def test_agreement_on_level_one_alone_is_no_structure(values, label, said):
+    found = judge(matrix(rsa=levels(*values)))
+    assert found["label"] == label
+    assert re.search(said, found["reasons"][-1]["text"])
+
+
+def test_another_group_is_judged_by_its_own_measures():
+    made = matrix(rsa=None)
+    made["groups"]["C codes"] = {**made["groups"]["new"], "dispersion_ratio": 1e-5}
+    assert judge(made)["label"] == "healthy"
+    assert judge(made, "C codes")["label"] == "collapsed"

@@ -1,0 +1,84 @@
+"""Rows walked in tiles: float64 copies in one buffer that fits the cache, and workers that share a machine well."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+NUMBERS = 1 << 21  # float64 numbers of a tile: 16 MiB
+
+
+def height(dim: int) -> int:
+    """Rows of a tile of `dim` columns."""
+    return max(16, NUMBERS // max(1, dim))
+
+
+def tiles(rows: Tensor | Iterable[Tensor]) -> Iterator[Tensor]:
+    """The rows, given as one tensor or as tiles of any size, in tiles of the height that suits the cache."""
+    for tile in (rows,) if isinstance(rows, Tensor) else rows:
+        if len(tile):
+            yield from tile.split(height(tile.shape[1]))
+
+
+def wide_tiles(
+    rows: Float[Tensor, "tokens dim"] | Iterable[Tensor], *, centre: Float[Tensor, " dim"] | None = None
+) -> Iterator[Tensor]:
+    """Float64 copies of the rows, minus `centre`, tile by tile, all in one buffer: use a tile before asking for the next.
+
+    Fresh memory for every tile costs ten times the arithmetic.
+    """
+    buffer = None
+    for tile in tiles(rows):
+        if buffer is None:
+            buffer = torch.empty(height(tile.shape[1]), tile.shape[1], dtype=torch.float64, device=tile.device)
+        wide = buffer[: len(tile)].copy_(tile.detach())
+        yield wide if centre is None else wide.sub_(centre)
+
+
+def add_gram(gram: Float[Tensor, "dim dim"], tile: Float[Tensor, "tokens dim"]) -> None:
+    """gram += tileᵀ tile, in the upper block triangle only; `mirror` fills the rest."""
+    for low, high in pairwise(_edges(len(gram))):
+        gram[low:high, low:].addmm_(tile[:, low:high].T, tile[:, low:])
+
+
+def mirror(gram: Float[Tensor, "dim dim"]) -> None:
+    """Fill the lower block triangle from the upper one, in place."""
+    for low, high in pairwise(_edges(len(gram))):
+        gram[high:, low:high] = gram[low:high, high:].T
+        own = gram[low:high, low:high]
+        own.copy_(own.triu() + own.triu(1).T)
+
+
+def _edges(dim: int, blocks: int = 16) -> list[int]:
+    return [dim * block // blocks for block in range(blocks + 1)]
+
+
+def workers(device: torch.device) -> int:
+    """How many threads to share work among: torch's own number on a CPU; a GPU needs one."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Small LAPACK calls on one thread: two on a busy machine wait for each other, 0.1 s becomes 7 s."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def one_thread_each(count: int) -> Iterator[ThreadPoolExecutor]:
+    """`count` workers that each compute on one thread: no barrier for a busy core to hold up."""
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(count, initializer=lambda: torch.set_num_threads(1)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
