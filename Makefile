@@ -23,9 +23,7 @@ fuzz: $(VENV)/.dev
 	$(VENV)/bin/python reports/fuzz/run.py
 
 benchmarks: $(VENV)/.dev
-	$(VENV)/bin/python reports/benchmarks/spectra.py
-	$(VENV)/bin/python reports/benchmarks/rsa.py --out reports/benchmarks/rsa.md
-	$(VENV)/bin/python reports/benchmarks/analyze.py
+	$(VENV)/bin/python reports/benchmarks/diagnostics.py
 	$(VENV)/bin/python reports/benchmarks/grounding.py
 
 clean:

@@ -21,6 +21,7 @@ CORE = {
         "hierarchy",
         "rsa",
         "spearman",
+        "jackknife",
         "alignment",
         "uncertainty",
     )

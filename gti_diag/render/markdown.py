@@ -29,9 +29,7 @@ def summary(analyses: Sequence[Analysis]) -> str:
 def _verdict(view: View) -> str:
     label = view.label
     sign = VERDICTS.get(label, VERDICTS[None])["emoji"]
-    reasons = [
-        f"- {escape(str(reason.get('text')))}{_evidence(reason)}" for reason in view.verdict.get("reasons") or []
-    ]
+    reasons = [f"- {escape(str(reason.get('text')))}{_evidence(reason)}" for reason in view.reasons]
     advice = view.verdict.get("advice")
     parts = [
         f"## {sign} {escape(view.name)}: {label or 'no verdict'}",

@@ -45,7 +45,7 @@ def sparkline(values: Sequence[float], *, width: int = 20, decades: float = 3.0)
 def _verdict(view: View, *, full: bool) -> Text:
     look = VERDICTS.get(view.label, VERDICTS[None])
     line = Text.assemble((f"{look['sign']} {view.label or 'no verdict'}", look["rich"]), f"  {view.name}")
-    reasons = [str(reason.get("text")) for reason in view.verdict.get("reasons") or []]
+    reasons = [str(reason.get("text")) for reason in view.reasons]
     if full:
         for reason in reasons:
             line.append(f"\n  • {reason}")

@@ -70,6 +70,16 @@ class View:
         return self.verdict.get("label")
 
     @property
+    def reasons(self) -> list[dict[str, Any]]:
+        """The reasons of the verdict; then, for each further group of added tokens, its own verdict with its first reason."""
+        found = list(self.verdict.get("reasons") or [])
+        for group, other in (self.body.get("others") or {}).items():
+            first = (other["verdict"].get("reasons") or [{}])[0]
+            text = f"{group}: {other['verdict'].get('label')}, {first.get('text', '')}"
+            found.append({**first, "text": text.removesuffix(", ")})
+        return found
+
+    @property
     def step(self) -> int | None:
         """The training step: as recorded, else the number at the end of a name like `checkpoint-200`."""
         checkpoint = self.analysis.get("checkpoint") or {}

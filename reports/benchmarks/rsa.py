@@ -1,4 +1,4 @@
-"""Agreement between spaces at size, beside the tools people use: `python reports/benchmarks/rsa.py [--out rsa.md]`.
+"""Agreement between spaces at size, beside the tools people use: `python reports/benchmarks/rsa.py`.
 
 Every row runs in a process of its own, so that its peak memory is its own; ours and the peers see the same rows (float32, 1,024 and
 32 wide, sharing a tenth of their variance). A peer that would need more memory than the machine has, or more than --limit seconds, is
@@ -292,7 +292,6 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--limit", type=float, default=300, help="seconds for one cell")
     parser.add_argument("--only", default="", help="jobs and methods whose 'job: method' contains this")
-    parser.add_argument("--out", type=Path, help="write the table here as well")
     args = parser.parse_args()
     if args.child:
         return child(args.child[0], args.child[1], int(args.child[2]))
@@ -309,8 +308,6 @@ def main() -> None:
     if not args.only:
         text += "\nNominal 95 % intervals of `rsa_interval`:\n\n" + coverage()
     print(text)
-    if args.out:
-        args.out.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

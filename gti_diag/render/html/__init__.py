@@ -134,7 +134,7 @@ def _card(view: View) -> dict[str, Any]:
         "name": view.name,
         "label": view.label,
         "sign": VERDICTS.get(view.label, VERDICTS[None])["sign"],
-        "reasons": view.verdict.get("reasons") or [],
+        "reasons": view.reasons,
         "advice": view.verdict.get("advice"),
         "numbers": [entry for entry in numbers if entry["value"] not in ("", "–")],
     }
