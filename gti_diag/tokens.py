@@ -1,15 +1,16 @@
 """Which rows are new, which are reserved, which are text: named, disjoint groups that cover every row."""
 
+from __future__ import annotations
+
+import functools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from .checkpoint.codes import LEAST_UNADDED, code_like, families, level_numbers, trailing
+from .checkpoint.lazy import Tensor, torch
 from .checkpoint.readable import display
 from .checkpoint.records import Checkpoint, Vocabulary, bad
 from .checkpoint.unused import SPECIAL, never_trained, reserved
@@ -23,10 +24,18 @@ class Group:
     """Rows under one name, with their readable strings and, for codes, the 1-based level and the family of each."""
 
     name: str
-    ids: Tensor
+    numbers: tuple[int, ...]
     tokens: tuple[str, ...]
-    levels: Tensor | None = None
+    level_numbers: tuple[int, ...] | None = None
     families: tuple[str, ...] | None = None
+
+    @functools.cached_property
+    def ids(self) -> Tensor:
+        return torch.tensor(self.numbers, dtype=torch.long)
+
+    @functools.cached_property
+    def levels(self) -> Tensor | None:
+        return None if self.level_numbers is None else torch.tensor(self.level_numbers, dtype=torch.long)
 
     @property
     def count(self) -> int:
@@ -101,8 +110,7 @@ def _with_codes(name: str, ids: Sequence[int], tokens: Sequence[str], levels: li
     names = tuple(codes[place][0] for place in range(len(tokens))) if complete else None
     if levels is None and complete:
         levels = level_numbers([codes[place][1] for place in range(len(tokens))])
-    numbers = torch.tensor(levels, dtype=torch.long) if levels is not None else None
-    return Group(name, torch.tensor(ids, dtype=torch.long), tuple(tokens), numbers, names)
+    return Group(name, tuple(ids), tuple(tokens), None if levels is None else tuple(levels), names)
 
 
 def _size_notes(vocabulary: Vocabulary | None, rows: int) -> list[str]:

@@ -1,11 +1,11 @@
 """A matrix whose rectangles lie in several places."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from .lazy import Tensor, kind_of, torch
 from .records import Matrix, bad
 
 
@@ -38,4 +38,4 @@ def joined(name: str, blocks: Sequence[Block], *, shape: tuple[int, int], dtype:
                 out[here, block.left : block.left + width] = block.part.rows(ids[here] - block.top).to(dtype)
         return out
 
-    return Matrix(name=name, shape=shape, dtype=dtype, fetch=fetch)
+    return Matrix(name=name, shape=shape, kind=kind_of(dtype), fetch=fetch)

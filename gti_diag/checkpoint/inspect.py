@@ -24,7 +24,7 @@ def describe(checkpoint: Checkpoint, partition: Any) -> dict[str, Any]:
             role: {
                 "tensor": matrix.name,
                 "shape": list(matrix.shape),
-                "dtype": matrix.packing or str(matrix.dtype).removeprefix("torch."),
+                "dtype": matrix.packing or matrix.kind,
                 "bytes": matrix.stored_bytes,
             }
             for role, matrix in checkpoint.matrices.items()
@@ -49,7 +49,7 @@ def describe(checkpoint: Checkpoint, partition: Any) -> dict[str, Any]:
 
 
 def _group(group: Any) -> dict[str, Any]:
-    levels = sorted(Counter(group.levels.tolist()).items()) if group.levels is not None else None
+    levels = sorted(Counter(group.level_numbers).items()) if group.level_numbers is not None else None
     return {
         "count": group.count,
         "levels": len(levels) if levels else None,

@@ -96,4 +96,4 @@ def candidates(tensors: Mapping[str, Matrix], sizes: Iterable[int]) -> list[Matr
         return matrix.shape[0] in wanted, telling, matrix.shape[0]
 
     flat = [m for m in tensors.values() if len(m.shape) == 2 and m.shape[1] > 1 and m.shape[0] > 1]
-    return sorted((m for m in flat if m.dtype.is_floating_point), key=rank, reverse=True)
+    return sorted((m for m in flat if m.floating), key=rank, reverse=True)

@@ -1,19 +1,22 @@
 """open_checkpoint: find the weights, find the embedding among them, find the strings."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
 from ..errors import InputError
 from . import layouts
 from .far import FarFolder, place
 from .formats import Weights, adapter_files, first_with, read_weights
+from .lazy import torch
 from .places import Folder, read_json
 from .read_adapter import adapted, adapter, replaced_rows
-from .records import Checkpoint, Matrix, Vocabulary, bad
+from .records import SIZES, Checkpoint, Matrix, Vocabulary, bad
 from .vocabulary import read_vocabulary
 
 COMPARED_ROWS = 256  # rows read to see whether a stored head equals the input matrix
@@ -122,8 +125,8 @@ def _matrices(
     else:
         layout, matrices, notes = _ranked(path, tensors, _sizes(config, vocabulary))
     for matrix in matrices.values():
-        if len(matrix.shape) != 2 or not all(matrix.shape) or not matrix.dtype.is_floating_point:
-            raise bad(path, f"tensor {matrix.name!r} has shape {matrix.shape} and type {matrix.dtype}",
+        if len(matrix.shape) != 2 or not all(matrix.shape) or not matrix.floating:
+            raise bad(path, f"tensor {matrix.name!r} has shape {matrix.shape} and type {matrix.kind}",
                       "an embedding is a floating-point matrix with rows: choose one with --tensor")  # fmt: skip
     return layout, matrices, notes
 
@@ -161,8 +164,8 @@ def _tied(
     rows = entry.shape[0]
     added = [id for id in (vocabulary.added if vocabulary is not None else ()) if id < rows][-MOST_ADDED_COMPARED:]
     spread = range(0, rows, max(1, rows // COMPARED_ROWS))
-    probe = torch.tensor(sorted({*spread, *range(max(0, rows - 32), rows), *added}), dtype=torch.long)
-    same = bool(torch.equal(entry.rows(probe).double(), head.rows(probe).double()))
+    probe = sorted({*spread, *range(max(0, rows - 32), rows), *added})
+    same = _equal_rows(entry, head, probe)
     if said and not same:
         return False, ("silently untied: the config says tied, but a head with other rows is stored "
                        "(loading will overwrite it by the input matrix)",)  # fmt: skip
@@ -170,6 +173,18 @@ def _tied(
         return True, (f"silently tied: the config says untied, but the stored head equals the input matrix "
                       f"in all {len(probe)} rows compared",)  # fmt: skip
     return same, ()
+
+
+def _equal_rows(first: Matrix, second: Matrix, ids: list[int]) -> bool:
+    """Whether the rows hold the same values; where both are plain bytes of one type, without torch."""
+    if first.stored is None or second.stored is None or first.kind != second.kind:
+        both = (matrix.rows(torch.tensor(ids, dtype=torch.long)).double() for matrix in (first, second))
+        return bool(torch.equal(*both))
+    width = SIZES[first.kind]
+    a, b = (matrix.stored(np.array(ids)).view(f"u{width}") for matrix in (first, second) if matrix.stored)
+    differ = a != b
+    sign = a.dtype.type(1 << (8 * width - 1))
+    return not bool(((a | b)[differ] & ~sign).any())  # +0 and −0 are one value
 
 
 # --- adapters -------------------------------------------------------------------------------------------------------

@@ -4,14 +4,14 @@ Storage as PEFT 0.21 writes it (peft/utils/save_and_load.py): whole copies (`mod
 embedding (A is r × vocabulary, B is dim × r), LoRA on the head, and replaced rows (`trainable_token_indices`).
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from .layouts import bare
+from .lazy import Tensor, kind_of, torch
 from .records import Matrix, bad
 
 
@@ -84,7 +84,7 @@ def _plus(found: Adapter, matrix: Matrix, left: Tensor, right: Tensor, module: s
     def fetch(ids: Tensor) -> Tensor:
         return matrix.fetch(ids).float() + left[ids].float() @ wide * scale
 
-    return Matrix(name=matrix.name, shape=matrix.shape, dtype=torch.float32, fetch=fetch)
+    return Matrix(name=matrix.name, shape=matrix.shape, kind="float32", fetch=fetch)
 
 
 DELTA = (".token_adapter.trainable_tokens_delta", ".trainable_tokens_delta")
@@ -125,4 +125,4 @@ def _replaced(found: Adapter, matrix: Matrix, rows: Matrix, module: str) -> Matr
             out[new] = rows.rows(place[ids[new]]).to(dtype)
         return out
 
-    return Matrix(name=matrix.name, shape=matrix.shape, dtype=dtype, fetch=fetch)
+    return Matrix(name=matrix.name, shape=matrix.shape, kind=kind_of(dtype), fetch=fetch)

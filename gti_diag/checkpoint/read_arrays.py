@@ -1,5 +1,7 @@
 """Plain arrays: .npy and .npz, read by rows. Which token a row is must be told by a list beside it."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 import re
@@ -7,10 +9,10 @@ import zipfile
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from numpy.lib import format as npy
 
 from ..errors import InputError
+from .lazy import kind_of, torch
 from .places import SMALL_FILE, Folder, Window
 from .ranges import stored_rows
 from .records import Matrix, Vocabulary, bad
@@ -92,11 +94,11 @@ def _inflated(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str, nam
     except Exception as error:  # zlib, zipfile and the header parser, with all their errors
         raise bad(where, f"member {name!r} is not a readable array ({error})", AGAIN) from error
     tensor = _tensor(array, where)
-    return Matrix(name=name, shape=tuple(tensor.shape), dtype=tensor.dtype, fetch=lambda ids: tensor[ids])
+    return Matrix(name=name, shape=tuple(tensor.shape), kind=kind_of(tensor.dtype), fetch=lambda ids: tensor[ids])
 
 
 def _tensor(array: np.ndarray, where: str) -> torch.Tensor:
-    if array.dtype.type not in DTYPES:
+    if array.dtype.type not in KINDS:
         raise bad(where, f"holds an array of type {array.dtype}", "numbers are needed")
     return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))))
 
@@ -107,9 +109,9 @@ def _local_header(folder: Folder, file: str, offset: int) -> int:
     return 30 + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
 
 
-DTYPES = {
-    np.float64: torch.float64, np.float32: torch.float32, np.float16: torch.float16,
-    np.int64: torch.int64, np.int32: torch.int32, np.int16: torch.int16, np.int8: torch.int8, np.uint8: torch.uint8,
+KINDS = {
+    np.float64: "float64", np.float32: "float32", np.float16: "float16",
+    np.int64: "int64", np.int32: "int32", np.int16: "int16", np.int8: "int8", np.uint8: "uint8",
 }  # fmt: skip
 
 
@@ -123,7 +125,7 @@ def _array(folder: Folder, file: str, window: Window, *, name: str, start: int) 
         raise
     except Exception as error:  # the header is a Python literal, read by tokenizer and parser, with all their errors
         raise bad(where, f"is not a readable array ({str(error)[:100] or type(error).__name__})", AGAIN) from error
-    if dtype.type not in DTYPES or not dtype.isnative:
+    if dtype.type not in KINDS or not dtype.isnative:
         raise bad(where, f"holds an array of type {dtype}", "save it as native float32 or float64")
     if columns_first and len(shape) > 1:
         raise bad(where, "lies in column (Fortran) order, so its rows cannot be read", "save it in row order")
@@ -132,4 +134,4 @@ def _array(folder: Folder, file: str, window: Window, *, name: str, start: int) 
         count *= n
     if min(shape, default=0) < 0 or window.at + count * dtype.itemsize > window.length:
         raise bad(where, f"claims shape {shape} but has {window.length:,} bytes", f"it is truncated: {AGAIN}")
-    return stored_rows(folder, file, name=name, offset=start + window.at, shape=shape, dtype=DTYPES[dtype.type])
+    return stored_rows(folder, file, name=name, offset=start + window.at, shape=shape, kind=KINDS[dtype.type])

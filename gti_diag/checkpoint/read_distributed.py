@@ -4,6 +4,8 @@ The metadata is unpickled with the classes it needs and no other, so it cannot r
 Source: torch/distributed/checkpoint/{metadata,filesystem}.py.
 """
 
+from __future__ import annotations
+
 import functools
 import io
 import pickle
@@ -12,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-import torch
-
 from ..errors import InputError
 from .blocks import Block, joined
+from .lazy import kind_of, torch
 from .places import Folder, whole
 from .read_pickle import read_window
 from .records import Matrix, bad
@@ -135,7 +136,7 @@ class Distributed(Mapping[str, Matrix]):
     def _matrix(self, name: str) -> Matrix:
         entry = self.entries[name]
         if len(entry.shape) != 2:  # not an embedding: described, never read
-            return Matrix(name=name, shape=entry.shape, dtype=entry.dtype, fetch=_unread)
+            return Matrix(name=name, shape=entry.shape, kind=kind_of(entry.dtype), fetch=_unread)
         blocks = []
         for chunk in entry.chunks:
             part = self._part(chunk, name)

@@ -4,14 +4,15 @@ Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The header is
 maps whole files and trusts their counts; the block formats are the package's.
 """
 
+from __future__ import annotations
+
 import struct
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from .lazy import Tensor, torch
 from .places import Folder
 from .ranges import stored_rows
 from .records import Matrix, Vocabulary, bad
@@ -19,8 +20,8 @@ from .vocabulary import build
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
-PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-         "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64}  # fmt: skip
+PLAIN = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+         "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}  # fmt: skip
 WINDOW = 1 << 20
 CONTROL, USER_DEFINED, UNUSED, UNKNOWN = 3, 4, 5, 2
 
@@ -125,10 +126,10 @@ def _tensor(folder: Folder, file: str, *, name: str, offset: int, shape: tuple[i
     from gguf.quants import dequantize
 
     if kind.name in PLAIN:
-        return stored_rows(folder, file, name=name, offset=offset, shape=shape, dtype=PLAIN[kind.name])
+        return stored_rows(folder, file, name=name, offset=offset, shape=shape, kind=PLAIN[kind.name])
     block, width = GGML_QUANT_SIZES[kind]
     packed = stored_rows(
-        folder, file, name=name, offset=offset, shape=(*shape[:-1], shape[-1] // block * width), dtype=torch.uint8
+        folder, file, name=name, offset=offset, shape=(*shape[:-1], shape[-1] // block * width), kind="uint8"
     )
 
     def fetch(ids: Tensor) -> Tensor:
@@ -137,7 +138,7 @@ def _tensor(folder: Folder, file: str, *, name: str, offset: int, shape: tuple[i
             return torch.empty((0, *shape[1:]))
         return torch.from_numpy(np.ascontiguousarray(dequantize(rows, kind)))
 
-    return Matrix(name=name, shape=shape, dtype=torch.float32, fetch=fetch, packing=kind.name,
+    return Matrix(name=name, shape=shape, kind="float32", fetch=fetch, packing=kind.name,
                   packed_row=shape[-1] // block * width)  # fmt: skip
 
 

@@ -4,15 +4,15 @@ Loading under FakeTensorMode builds tensors that know their byte offset but hold
 Source: https://docs.pytorch.org/docs/stable/notes/serialization.html (torch.load with FakeTensorMode).
 """
 
+from __future__ import annotations
+
 import math
 import pickle
 import re
 import warnings
 from collections.abc import Iterator, Mapping
 
-import torch
-from torch import Tensor
-
+from .lazy import Tensor, kind_of, torch
 from .places import Folder, Window
 from .ranges import stored_rows
 from .records import Matrix, bad
@@ -52,7 +52,7 @@ def read_window(
         whole = tuple(tensor.shape)
         if shape is not None and len(whole) == 1 and math.prod(shape) == whole[0]:
             whole = shape
-        tensors[name] = stored_rows(folder, file, name=name, offset=first, shape=whole, dtype=tensor.dtype)
+        tensors[name] = stored_rows(folder, file, name=name, offset=first, shape=whole, kind=kind_of(tensor.dtype))
     return tensors
 
 
@@ -74,7 +74,7 @@ def _old(window: Window, where: str) -> dict[str, Matrix]:
 
 def held(name: str, tensor: Tensor) -> Matrix:
     """A matrix that is already in memory."""
-    return Matrix(name=name, shape=tuple(tensor.shape), dtype=tensor.dtype, fetch=lambda ids: tensor[ids])
+    return Matrix(name=name, shape=tuple(tensor.shape), kind=kind_of(tensor.dtype), fetch=lambda ids: tensor[ids])
 
 
 def load(window: Window, where: str) -> object:
@@ -96,7 +96,7 @@ def load(window: Window, where: str) -> object:
 
 def flat(found: object, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
     """Tensors by dotted name; optimiser states are left out."""
-    if isinstance(found, Tensor):
+    if isinstance(found, torch.Tensor):
         yield prefix or "tensor", found.detach()
     elif isinstance(found, Mapping) and depth < DEEPEST:
         for key, value in found.items():

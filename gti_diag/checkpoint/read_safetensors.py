@@ -7,20 +7,18 @@ library because rows must also come from far stores by byte range, which the lib
 import itertools
 import struct
 
-import torch
-
 from .places import Folder, parse_json
 from .ranges import stored_rows
-from .records import Matrix, bad
+from .records import SIZES, Matrix, bad
 
 HEADER_LIMIT = 100_000_000  # the library's own limit
 
-DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-    "F8_E4M3FNUZ": torch.float8_e4m3fnuz, "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool,
+KINDS = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
 
 
@@ -47,12 +45,12 @@ def read_safetensors(folder: Folder, file: str) -> dict[str, Matrix]:
     header.pop("__metadata__", None)
     tensors, spans = {}, []
     for name, entry in header.items():
-        start, stop, shape, dtype = _entry(entry, name, where)
+        start, stop, shape, kind = _entry(entry, name, where)
         if 8 + length + stop > size:
             raise bad(where, f"tensor {name!r} ends at byte {8 + length + stop:,} but the file has {size:,}", again)
         spans.append((start, stop, name))
-        if dtype is not None:
-            tensors[name] = stored_rows(folder, file, name=name, offset=8 + length + start, shape=shape, dtype=dtype)
+        if kind is not None:
+            tensors[name] = stored_rows(folder, file, name=name, offset=8 + length + start, shape=shape, kind=kind)
     spans.sort()
     for (_, stop, first), (start, _, second) in itertools.pairwise(spans):
         if start < stop:
@@ -60,8 +58,8 @@ def read_safetensors(folder: Folder, file: str) -> dict[str, Matrix]:
     return tensors
 
 
-def _entry(entry: object, name: str, where: str) -> tuple[int, int, tuple[int, ...], torch.dtype | None]:
-    """Byte span, shape and dtype (None if torch has no such type) of one header entry, checked against each other."""
+def _entry(entry: object, name: str, where: str) -> tuple[int, int, tuple[int, ...], str | None]:
+    """Byte span, shape and type (None if torch has no such type) of one header entry, checked against each other."""
 
     def counts(value: object) -> bool:
         return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**63 for n in value)
@@ -75,11 +73,11 @@ def _entry(entry: object, name: str, where: str) -> tuple[int, int, tuple[int, .
     ):
         raise bad(where, f"tensor {name!r} lacks a usable dtype, shape or data_offsets", "the header is damaged")
     start, stop = entry["data_offsets"]
-    shape, dtype = tuple(entry["shape"]), DTYPES.get(entry["dtype"])
-    need = dtype.itemsize if dtype is not None else 0
+    shape, kind = tuple(entry["shape"]), KINDS.get(entry["dtype"])
+    need = SIZES[kind] if kind is not None else 0
     for n in shape:
         need *= n
-    if stop < start or (dtype is not None and stop - start != need):
+    if stop < start or (kind is not None and stop - start != need):
         raise bad(where, f"tensor {name!r} of shape {shape} and type {entry['dtype']} cannot lie in bytes {start}..{stop}",
                   "the header is damaged")  # fmt: skip
-    return start, stop, shape, dtype
+    return start, stop, shape, kind

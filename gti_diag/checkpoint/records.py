@@ -1,5 +1,7 @@
 """What an opened checkpoint is: matrices whose rows can be read, and the strings that name them."""
 
+from __future__ import annotations
+
 import functools
 import hashlib
 import json
@@ -7,12 +9,20 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from ..errors import InputError
+from .lazy import Tensor, torch
 
 TILE = 8192
+FLOATS = {
+    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
+    "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1,
+}  # fmt: skip
+INTEGERS = {
+    "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint64": 8, "uint32": 4, "uint16": 2, "uint8": 1, "bool": 1,
+}  # fmt: skip
+SIZES = {**FLOATS, **INTEGERS, "complex64": 8, "complex128": 16}  # bytes, by torch's name
 
 
 @dataclass(frozen=True)
@@ -24,15 +34,24 @@ class Matrix:
 
     name: str
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    kind: str  # torch's name of the storage type
     fetch: Callable[[Tensor], Tensor] = field(repr=False, compare=False)
+    stored: Callable[[np.ndarray], np.ndarray] | None = field(default=None, repr=False, compare=False)  # rows as bytes
     packing: str | None = None  # the block format that rows are dequantised from
     packed_row: int | None = None  # bytes of a row in that format
 
     @property
+    def dtype(self) -> torch.dtype:
+        return getattr(torch, self.kind)
+
+    @property
+    def floating(self) -> bool:
+        return self.kind in FLOATS
+
+    @property
     def stored_bytes(self) -> int:
         """Bytes that all rows take where they are stored."""
-        row = self.packed_row if self.packed_row is not None else math.prod(self.shape[1:]) * self.dtype.itemsize
+        row = self.packed_row if self.packed_row is not None else math.prod(self.shape[1:]) * SIZES[self.kind]
         return self.shape[0] * row
 
     def rows(self, ids: Tensor | None = None) -> Tensor:

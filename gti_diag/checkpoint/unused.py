@@ -1,13 +1,14 @@
 """Rows that no text trains: by what the tokenizer says, and by what the rows show."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from .codes import PLACEHOLDER, USUAL_SPECIALS
+from .lazy import Tensor, torch
 from .records import Matrix, Vocabulary
 
 SPECIAL = "special tokens"

@@ -91,6 +91,18 @@ def test_inspect_reads_no_row(run, tiny_lm, monkeypatch):
     assert json.loads(out)["tokens"]["groups"]["new"]["count"] == 16
 
 
+def test_inspect_does_not_wait_for_torch(tiny_lm):
+    folder = tiny_lm("untied", new_tokens=TOKENS, tied=False)
+    code = (
+        "import sys, gti_diag.cli as cli\n"
+        f"sys.argv = ['gti-diag', 'inspect', {str(folder)!r}]\n"
+        "try: cli.main()\n"
+        "finally: print([m for m in ('torch', 'scipy', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "output" in done.stdout and done.stdout.splitlines()[-1] == "[]"
+
+
 def test_explain_one_and_all(run):
     code, out, _ = run("explain", "effective_rank")
     assert code == 0 and "Roy & Vetterli" in out and "exp(−Σ" in out
