@@ -203,7 +203,7 @@ def _name(checkpoint: str) -> str:
     return Path(checkpoint.rstrip("/")).name or "checkpoint"
 
 
-def parse_bytes(text: str) -> int:
+def parse_bytes(text: str, option: str = "--max-memory") -> int:
     """`2GB`, `512 MiB`, `1e9` as a number of bytes (decimal units of 1000, binary of 1024).
 
     Raises:
@@ -225,10 +225,10 @@ def parse_bytes(text: str) -> int:
     }
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kmgt]i?)?b?\s*", text.lower())
     if not match:
-        raise InputError(f"--max-memory {text!r} is not a size: write it like 2GB or 512MiB")
+        raise InputError(f"{option} {text!r} is not a size: write it like 2GB or 512MiB")
     size = int(float(match[1]) * units[match[2] or ""])
-    if size < 64 * 10**6:
-        raise InputError(f"--max-memory {text!r} is under 64MB, too little to hold a tile of rows")
+    if size < 64 * 10**6 and option == "--max-memory":
+        raise InputError(f"{option} {text!r} is under 64MB, too little to hold a tile of rows")
     return size
 
 
@@ -237,7 +237,3 @@ from . import commands_gate, commands_look  # noqa: E402, F401  (they register t
 
 def main() -> None:
     shell.run(app, "gti-diag")
-
-
-if __name__ == "__main__":
-    main()

@@ -159,6 +159,12 @@ def extend(
     items: Annotated[
         Path | None, typer.Option(help="Catalogue that says what codes stand for, for description and codebook.")
     ] = None,
+    sigma: Annotated[
+        float | None, typer.Option(min=0, help="Standard deviation of a random start [default: that of the old rows].")
+    ] = None,
+    share: Annotated[
+        float, typer.Option(min=0, help="Part of the old rows' covariance that a gaussian start has.")
+    ] = 1.0,
     seed: Seed = 0,
     dtype: Dtype = "bfloat16",
 ) -> None:
@@ -176,7 +182,11 @@ def extend(
         codes = {"tokens": made.tokens, "levels": made.levels, "codebooks": made.reference}
         if items is not None:
             codes["descriptions"] = described(made, read_catalogue(items))
-    extend_checkpoint(base, out, **codes, init=init, seed=seed, dtype=dtype)
+    if sigma is not None and init != "random":
+        raise InputError(f"--sigma is for --init random, not for {init}")
+    if share != 1.0 and init != "gaussian":
+        raise InputError(f"--share is for --init gaussian, not for {init}")
+    extend_checkpoint(base, out, **codes, init=init, seed=seed, dtype=dtype, sigma=sigma, share=share)
     typer.echo(f"{len(codes['tokens'])} new tokens, {init} start: {out}")
 
 
@@ -194,29 +204,67 @@ def ground(
     kinds: Kinds = "all",
     words: Words = 40,
     every: Annotated[int, typer.Option(min=0, help="Steps between measurements of the geometry; 0: none.")] = 25,
+    hold_out: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Share of the items kept aside; their loss is measured as well.")
+    ] = 0.0,
+    watch: Annotated[
+        str, typer.Option(metavar="rsa|held_out_loss", help="What --patience goes by; held_out_loss needs --hold-out.")
+    ] = "rsa",
     patience: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many measurements without better RSA; keep the best rows.")
+        int | None,
+        typer.Option(min=1, help="Stop after so many measurements without a better one; keep the best rows."),
     ] = None,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps over which the learning rate rises.")] = 10,
+    schedule: Annotated[
+        str, typer.Option(metavar="constant|linear|cosine", help="Learning rate after the warm-up.")
+    ] = "constant",
+    then_steps: Annotated[
+        int, typer.Option(min=0, help="Steps of the second phase, in which every parameter trains. 0: none.")
+    ] = 0,
+    then_lr: Annotated[float, typer.Option(help="Learning rate of the second phase.")] = 2e-5,
+    cache: Annotated[
+        str, typer.Option(metavar="SIZE", help="Memory for what precedes the first new token, kept between epochs.")
+    ] = "1GiB",
     save_every: Annotated[
         int, typer.Option(min=0, help="Steps between states; a killed run resumes from the last one. 0: none.")
     ] = 0,
+    keep: Annotated[int, typer.Option(min=1, help="States kept; older ones are removed.")] = 2,
+    track: Annotated[
+        str, typer.Option(metavar="LIST", help="Trackers that accelerate knows, such as tensorboard,wandb.")
+    ] = "",
     seed: Seed = 0,
     dtype: Dtype = "bfloat16",
     quiet: Quiet = False,
 ) -> None:
     """Teach the new rows what they stand for, from texts, while the rest of the model stays as it is."""
     from .catalogue import read_catalogue
+    from gti_diag.cli import parse_bytes
+
     from .grounding import GroundingConfig, ground_checkpoint
+    from .loop import LoopConfig
     from .prompts import grounding_examples
+    from .prompts import hold_out as hold_out_items
     from .semantic_ids import load_sids
 
     catalogue, made = read_catalogue(items), load_sids(sids)
-    examples = grounding_examples(catalogue, made, kinds=_kinds(kinds), seed=seed, words=words)
-    watched: dict[str, Any] = {"every": every, "patience": patience, "watch": "rsa"}
-    config = GroundingConfig(steps=steps, batch=batch, learning_rate=learning_rate, seed=seed, **watched)
-    with _steps(quiet, steps) as progress:
-        options: dict[str, Any] = {"dtype": dtype, "save_every": save_every, "progress": progress}
-        ground_checkpoint(checkpoint, out, examples=examples, config=config, **options)
+    asked: dict[str, Any] = {"kinds": _kinds(kinds), "seed": seed, "words": words}
+    held: list = []
+    if hold_out:
+        catalogue, apart = hold_out_items(catalogue, made, share=hold_out, seed=seed)
+        held = grounding_examples(apart, made, **asked)
+    examples = grounding_examples(catalogue, made, **asked)
+    loop: dict[str, Any] = {"batch": batch, "warmup": warmup, "schedule": schedule, "seed": seed}
+    watched: dict[str, Any] = {"every": every, "patience": patience, "watch": watch}
+    config = GroundingConfig(
+        steps=steps, learning_rate=learning_rate, cache_bytes=parse_bytes(cache, "--cache"), **loop, **watched
+    )
+    then = LoopConfig(steps=then_steps, learning_rate=then_lr, **loop) if then_steps else None
+    with _steps(quiet, steps + then_steps) as progress:
+        options: dict[str, Any] = {"dtype": dtype, "save_every": save_every, "keep": keep, "progress": progress}
+        trackers = [name.strip() for name in track.split(",") if name.strip()]
+        ground_checkpoint(
+            checkpoint, out, examples=examples, config=config, held_out=held, then=then, track=trackers, **options
+        )
     typer.echo(f"{len(made.tokens)} tokens grounded in {len(catalogue.items)} items: {out}")
 
 

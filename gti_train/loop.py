@@ -33,6 +33,9 @@ class LoopConfig:
     clip: float = 1.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        schedule(self.warmup + 1, steps=self.steps, warmup=self.warmup, shape=self.schedule)  # refuses an unknown shape
+
 
 @dataclass(frozen=True)
 class StepRecord:

@@ -5,8 +5,9 @@ A prompt is what a user would say: chat models read it in their own template, ba
 `batches`). The answer is what follows, and the only text that is learned from.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from gti_diag.errors import InputError
@@ -108,6 +109,31 @@ def grounding_examples(
                 examples.append(_example(item, kind, code=code, phrasing=phrasing, words=words))
     rng.shuffle(examples)
     return examples
+
+
+def hold_out(catalogue: Catalogue, sids: SemanticIds, *, share: float, seed: int = 0) -> tuple[Catalogue, Catalogue]:
+    """The catalogue without, and with only, about `share` of its items, drawn from `seed`, to watch the loss on.
+
+    An item is held out only while each of its codes belongs to another item that stays: a code that no example names
+    would not be trained. So fewer may be held out than asked for.
+
+    Raises:
+        InputError: a share outside (0, 1), or no item can be spared.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"share of held-out items is {share}: it must lie between 0 and 1")
+    left = Counter(code for item in catalogue.items for code in sids.of(item.id))
+    spared: set[str] = set()
+    for item in Random(seed).sample(catalogue.items, len(catalogue.items)):
+        codes = sids.of(item.id)
+        if len(spared) < share * len(catalogue.items) and all(left[code] > 1 for code in codes):
+            spared.add(item.id)
+            left.subtract(codes)
+    if not spared:
+        raise InputError("no item can be held out: each has a code that no other item has")
+    parts = ([i for i in catalogue.items if (i.id in spared) == held] for held in (False, True))
+    kept, held_out = (replace(catalogue, items=tuple(items)) for items in parts)
+    return kept, held_out
 
 
 def _example(item: Item, kind: str, *, code: str, phrasing: str, words: int | None) -> Example:

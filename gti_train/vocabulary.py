@@ -132,6 +132,8 @@ def start_rows(
     generator: torch.Generator,
     described: Sequence[Sequence[int]] | None = None,
     codebooks: Tensor | None = None,
+    sigma: float | None = None,
+    share: float = 1.0,
 ) -> Tensor:
     """Rows for `count` new tokens of one matrix, by the statistics of its own `trained` rows.
 
@@ -148,9 +150,9 @@ def start_rows(
     if init == "mean":
         return initialisers.mean(rows, count)
     if init == "random":
-        return initialisers.random(rows, count, generator=generator)
+        return initialisers.random(rows, count, generator=generator, sigma=sigma)
     if init in ("gaussian", "transformers-default"):
-        share = 1.0 if init == "gaussian" else 1e-9
+        share = share if init == "gaussian" else 1e-9
         return initialisers.gaussian(rows, count, generator=generator, share=share)
     assert described is not None
     texts = initialisers.description(matrix, described)
@@ -168,12 +170,15 @@ def extend_checkpoint(
     codebooks: Tensor | None = None,
     descriptions: Mapping[str, Sequence[str]] | None = None,
     dtype: str | torch.dtype = torch.bfloat16,
+    sigma: float | None = None,
+    share: float = 1.0,
 ) -> Sidecar:
     """Write the model at `source`, extended by `tokens` started as `init` says, to the directory `out`.
 
     `codebooks` (tokens × k, in the order of `tokens`) is stored beside the weights as the reference for RSA.
     `descriptions` (the texts that describe each token) serve the starts `description` and `codebook`. Input
-    rows start from the input matrix, output rows of an untied head from the output matrix.
+    rows start from the input matrix, output rows of an untied head from the output matrix. `sigma` is for a random
+    start, `share` for a gaussian one.
 
     Raises:
         InputError: as `load_language_model`, `extend`, `atomic_directory`; unknown `init`; wrong lengths.
@@ -192,7 +197,7 @@ def extend_checkpoint(
             texts = [" ".join(descriptions.get(token, ())) for token in tokens]
             described = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         start = partial(start_rows, trained=trained, count=len(ids), init=init, generator=generator)
-        start = partial(start, described=described, codebooks=codebooks)
+        start = partial(start, described=described, codebooks=codebooks, sigma=sigma, share=share)
         rows = {name: start(weight.data) for name, weight in matrices(model).items()}
         write_rows(model, ids, rows)
         sidecar = Sidecar(list(tokens), ids, levels, init, seed, parent=str(source))

@@ -54,7 +54,7 @@ def make(folder: Path, new: int, text: int = TEXT) -> None:
 
 def timed(folder: Path, out: Path) -> tuple[float, float]:
     """Wall seconds and peak resident megabytes of the whole command, interpreter start included."""
-    command = [sys.executable, "-m", "gti_diag.cli", "analyze", str(folder), "--out", str(out), "--quiet"]
+    command = [sys.executable, "-m", "gti_diag", "analyze", str(folder), "--out", str(out), "--quiet"]
     start = time.perf_counter()
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)

@@ -88,7 +88,7 @@ def write_shard(path: Path, tensors: list) -> None:
 
 def timed(*arguments: str) -> tuple[float, float]:
     """Wall seconds and peak resident megabytes of one command."""
-    command = [sys.executable, "-m", "gti_diag.cli", *arguments]
+    command = [sys.executable, "-m", "gti_diag", *arguments]
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

@@ -202,7 +202,7 @@ def test_interrupt_leaves_nothing_and_exits_130(run, tiny_lm, tmp_path, monkeypa
 
 
 def test_the_command_is_installed_and_helps_at_once():
-    done = subprocess.run([sys.executable, "-m", "gti_diag.cli", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "gti_diag", "--help"], capture_output=True, text=True, check=True)
     assert "analyze" in done.stdout and "compare" in done.stdout
     assert os.path.exists(os.path.join(os.path.dirname(sys.executable), "gti-diag"))
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from safetensors.torch import load_file
 
 from gti_diag.errors import InputError
 from gti_train import cli
@@ -77,6 +78,35 @@ def test_sids_extend_and_ground_make_a_grounded_checkpoint(command, shop, tiny_l
     assert (tmp_path / "gti" / "codebooks.safetensors").is_file()
 
 
+def test_ground_watches_held_out_items_and_runs_the_second_phase(command, shop, tiny_lm, tmp_path):
+    items, sids = shop
+    assert command("extend", tiny_lm(), "--sids", sids, "--init", "mean", "--out", tmp_path / "mean")[0] == 0
+    code, out, err = command(
+        "ground", tmp_path / "mean", "--items", items, "--sids", sids, "--out", tmp_path / "gti",
+        "--steps", 6, "--batch-size", 3, "--kinds", "title-to-code", "--dtype", "float32", "--every", 1, "--warmup", 1,
+        "--hold-out", 0.1, "--watch", "held_out_loss", "--patience", 50, "--schedule", "cosine", "--cache", "10MB",
+        "--then-steps", 2, "--save-every", 2, "--keep", 1,
+    )  # fmt: skip
+    assert code == 0, err
+    assert "grounded in 81 items" in out
+    records = [json.loads(line) for line in (tmp_path / "gti" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == list(range(1, 9))
+    assert all("held_out_loss" in record for record in records[:6])
+    assert records[5]["learning_rate"] < records[1]["learning_rate"] and records[7]["learning_rate"] <= 2e-5
+
+
+def test_a_random_start_has_the_spread_asked_for(command, tiny_lm, tmp_path):
+    base, tokens = tiny_lm(), ",".join(f"<x_{i}>" for i in range(64))
+    arguments = ("extend", base, "--tokens", tokens, "--out", tmp_path / "a", "--dtype", "float32")
+    assert command(*arguments, "--init", "random", "--sigma", 0.5)[0] == 0
+    rows = load_file(tmp_path / "a" / "model.safetensors")["model.embed_tokens.weight"][-64:]
+    assert rows.std().item() == pytest.approx(0.5, rel=0.05)
+    code, _, err = command(*arguments, "--init", "mean", "--sigma", 0.5)
+    assert code == 2 and "--sigma is for --init random" in err
+    code, _, err = command(*arguments, "--init", "random", "--share", 0.5)
+    assert code == 2 and "--share is for --init gaussian" in err
+
+
 def test_extend_takes_tokens_from_the_line_or_a_file(command, tiny_lm, tmp_path):
     base = tiny_lm()
     assert command("extend", base, "--tokens", "<x_0>, <x_1>", "--init", "random", "--out", tmp_path / "a")[0] == 0
@@ -114,6 +144,10 @@ def test_distinct_separates_collisions(command, shop, tmp_path):
         (("extend", "{tmp}/none", "--sids", "{sids}", "--out", "{tmp}/new"), "cannot load"),
         (("extend", "{tmp}/none", "--out", "{tmp}/new"), "either --sids DIR or --tokens LIST"),
         (("extend", "{tmp}/none", "--tokens", "@{tmp}/none", "--out", "{tmp}/new"), "cannot be read"),
+        (
+            ("ground", "{tmp}", "--items", "{items}", "--sids", "{sids}", "--out", "{tmp}/new", "--cache", "big"),
+            "--cache",
+        ),
         (("ground", "{tmp}", "--items", "{items}", "--sids", "{sids}", "--out", "{tmp}/new"), "gti.json"),
         (
             ("ground", "{tmp}", "--items", "{items}", "--sids", "{sids}", "--out", "{tmp}/new", "--kinds", "poem"),

@@ -5,8 +5,9 @@ from collections import Counter
 import pytest
 import torch
 
+from gti_diag.errors import InputError
 from gti_train.catalogue import Catalogue, Item
-from gti_train.prompts import KINDS, PHRASINGS, grounding_examples
+from gti_train.prompts import KINDS, PHRASINGS, grounding_examples, hold_out
 from gti_train.semantic_ids import SemanticIds
 
 CATALOGUE = Catalogue(
@@ -77,3 +78,17 @@ def test_unknown_kinds_and_items_are_refused():
         grounding_examples(CATALOGUE, SIDS, kinds=[])
     with pytest.raises(ValueError, match="'s' has no semantic ID"):
         grounding_examples(Catalogue((Item("s", "Stranger"),)), SIDS)
+
+
+def test_items_are_held_out_only_while_their_codes_stay():
+    items = tuple(Item(f"i{n}", f"Item {n}", "text") for n in range(40))
+    codes = torch.tensor([[n % 3, n % 5] for n in range(39)] + [[3, 0]])  # the last one alone has <a_3>
+    sids = SemanticIds(tuple(item.id for item in items), codes, (torch.zeros(4, 2), torch.zeros(5, 2)))
+    kept, held = hold_out(Catalogue(items), sids, share=0.5, seed=1)
+    assert len(held.items) == 20 and {item.id for item in (*kept.items, *held.items)} == set(sids.item_ids)
+    assert {code for item in kept.items for code in sids.of(item.id)} == {c for i in items for c in sids.of(i.id)}
+    assert hold_out(Catalogue(items), sids, share=0.5, seed=1) == (kept, held)
+    with pytest.raises(InputError, match="must lie between 0 and 1"):
+        hold_out(Catalogue(items), sids, share=1.0)
+    with pytest.raises(InputError, match="each has a code that no other item has"):
+        hold_out(Catalogue(items[-1:]), SemanticIds(("i39",), codes[-1:], sids.codebooks), share=0.5)
