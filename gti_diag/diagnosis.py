@@ -24,6 +24,7 @@ from .text_relation import isotropic_null, main_axes, neighbours, relate
 from .tokens import Group, Partition, partition
 
 Progress = Callable[[str, float | None], None]
+PROGRAM = 4 * 10**8  # bytes that Python, torch and the buffers of tiles take
 RESIDENT_SHARE = 0.25  # of max_memory: rows of one group kept in their storage dtype; beyond it a sample stands in
 
 
@@ -194,7 +195,7 @@ def _given(checkpoint: Checkpoint, parts: Partition, reference: str | Path | Non
 
 def _room(max_memory: int, dim: int) -> float:
     """Bytes for the rows of one group: a quarter of what the program itself and the d × d matrices of text leave."""
-    return RESIDENT_SHARE * max(max_memory - 2 * 8 * dim**2, max_memory / 8)
+    return RESIDENT_SHARE * max(max_memory - PROGRAM - 2 * 8 * dim**2, max_memory / 8)
 
 
 def _analyse(
@@ -220,12 +221,20 @@ def _analyse(
         "groups": groups,
     }
     text, new = held.get("text"), held.get("new")
+    nulls: dict[str, dict | None] = {}
     if text is not None:
-        size = new.count if new else 0
-        found["null"] = text_null(text.rows, size, generator=settings.generator("null"), progress=progress)
-    axes = main_axes(summaries["text"]) if text is not None and len(groups) > 1 else None
+        compared = [name for name in groups if name not in ("text", "reserved")]
+        axes = main_axes(summaries["text"]) if compared else None
+        for name in compared:
+            relate(groups[name], groups["text"], held[name].rows, summaries[name], summaries["text"], axes)
+        summaries.clear()  # with the Gram matrix of text
+        for name in compared:
+            purpose = "null" if name == "new" else f"null {name}"
+            nulls[name] = text_null(
+                text.rows, held[name].count, generator=settings.generator(purpose), progress=progress
+            )
+        found["null"] = nulls.get("new")
     if text is not None and new is not None:
-        relate(groups["new"], groups["text"], new.rows, summaries["new"], summaries["text"], axes)
         if found["null"] is not None and axes is not None:
             found["null"]["isotropic"] = isotropic_null(new.count, axes, generator=settings.generator("isotropic"))
         progress("neighbours and map", None)
@@ -241,16 +250,14 @@ def _analyse(
             found["rsa"] = resemblance(
                 new.rows, vectors, new.levels, source=given.source, generator=settings.generator, exact=settings.exact
             )
-    others = {}
-    for name in sorted(groups.keys() - {"text", "new", "reserved"}):
-        if text is None:
-            break
-        relate(groups[name], groups["text"], held[name].rows, summaries[name], summaries["text"], axes)
-        null = text_null(text.rows, held[name].count, generator=settings.generator(f"null {name}"), progress=progress)
-        others[name] = {"null": null, "verdict": verdict.judge({**found, "null": null, "rsa": None}, name)}
+    others = {
+        name: {"null": null, "verdict": verdict.judge({**found, "null": null, "rsa": None}, name)}
+        for name, null in nulls.items()
+        if name != "new"
+    }
     return {
         "rsa": None, "hierarchy": None, "neighbours": None,
         **found,
         "verdict": verdict.judge(found),
-        "others": dict(sorted(others.items())),
+        "others": others,
     }  # fmt: skip

@@ -10,6 +10,8 @@ from .checkpoint import Matrix
 from .errors import InputError
 from .tokens import Group
 
+STREAMED = 1 << 23  # numbers read at a time where not all rows are held
+
 
 @dataclass(frozen=True)
 class GroupRows:
@@ -46,7 +48,7 @@ class GroupRows:
         if not self.sampled:
             yield self.rows
             return
-        for ids in self.all_ids.split(8192):
+        for ids in self.all_ids.split(max(1, STREAMED // self.matrix.shape[1])):
             rows = self.matrix.rows(ids).to(self.rows.device)
             yield finite(rows, f"{self.source}: {self.matrix.name}", self.name, ids)
 

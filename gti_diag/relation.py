@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from scipy import linalg
 from torch import Tensor
 
 from .geometry import DirectionSum, centroid, direction_sum
 from .tiles import tiles, wide_tiles
 
-TILE_ROWS = 8192
+TILE_NUMBERS = 1 << 23  # of candidates scored at a time: 8,192 rows of 1,024
 QUERY_ROWS = 2048
 SPARE = 32  # candidates kept beyond k, so that rounding to bfloat16 rarely decides
 
@@ -90,16 +91,22 @@ def principal_angles(first: Float[Tensor, "dim rank"], second: Float[Tensor, "di
 
 
 def mahalanobis(
-    rows: Float[Tensor, "tokens dim"], *, mean: Float[Tensor, " dim"], covariance: Float[Tensor, "dim dim"]
+    rows: Float[Tensor, "tokens dim"],
+    *,
+    mean: Float[Tensor, " dim"],
+    covariance: Float[Tensor, "dim dim"],
+    overwrite: bool = False,
 ) -> Float[Tensor, " tokens"]:
     """√((x − mean)ᵀ C⁻¹ (x − mean)) of each row. Under C's own rows (divided by n) its mean square is dim.
+
+    `overwrite` allows the covariance to be destroyed, which on a CPU saves a copy of it.
 
     Raises: ValueError if C is singular: fewer rows than dimensions, or a coordinate that never varies.
     Source: Mahalanobis, On the generalized distance in statistics (1936).
     """
-    factor, failed = torch.linalg.cholesky_ex(covariance.double())
+    factor, failed = _cholesky(covariance.double(), overwrite=overwrite)
     pivots = factor.diagonal()
-    singular = bool(failed) or float(pivots.min() / pivots.max()) ** 2 < torch.finfo(torch.float64).eps * len(mean)
+    singular = failed or float(pivots.min() / pivots.max()) ** 2 < torch.finfo(torch.float64).eps * len(mean)
     if singular:
         raise ValueError("the covariance is singular: Mahalanobis distances need more varied rows than dimensions")
     parts = []
@@ -107,6 +114,16 @@ def mahalanobis(
         whitened = torch.linalg.solve_triangular(factor, offset.T, upper=False)
         parts.append(torch.linalg.vector_norm(whitened, dim=0))
     return torch.cat(parts)
+
+
+def _cholesky(covariance: Tensor, *, overwrite: bool) -> tuple[Tensor, bool]:
+    """The lower factor, and whether there is none."""
+    if overwrite and covariance.device.type == "cpu":
+        columns_first = covariance.numpy().T  # symmetric: the same matrix, in the order that LAPACK works on in place
+        factor, failed = linalg.lapack.dpotrf(columns_first, lower=1, overwrite_a=1, clean=1)
+        return torch.from_numpy(factor), failed != 0
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    return factor, bool(failed)
 
 
 def cross_cosine(
@@ -154,7 +171,7 @@ def nearest(
     walked = [candidates] if isinstance(candidates, Tensor) else candidates
     if iter(walked) is walked:
         raise ValueError("candidate walked from a one-shot iterator: pass a list, or an object that starts afresh")
-    units = torch.cat([_units(tile).float() for tile in queries.split(TILE_ROWS)])
+    units = torch.cat([_units(tile).float() for tile in tiles(queries)])
     if _multiplies_bfloat16(units.device):
         found, sure = _search(units, walked, k=k, work=torch.bfloat16)
         if not bool(sure.all()):
@@ -169,10 +186,11 @@ def _search(units: Tensor, parts: Iterable[Tensor], *, k: int, work: torch.dtype
     rough, keep = units.to(work), k + SPARE
     scores = units.new_full((len(units), keep), -torch.inf, dtype=work)
     index = torch.full((len(units), keep), -1, device=units.device)
-    keys, squares = (units.new_empty(TILE_ROWS, units.shape[1]) for _ in range(2))
+    most = max(1, TILE_NUMBERS // units.shape[1])
+    keys, squares = (units.new_empty(most, units.shape[1]) for _ in range(2))
     coarse = torch.empty_like(keys, dtype=work)
     alive, peaked = 0, 0.0
-    for start, part in _parts(parts, units.device):
+    for start, part in _parts(parts, most, units.device):
         size = len(part)
         dead = _unit_or_zero(part, out=keys[:size])
         alive += size - int(dead.sum())
@@ -192,9 +210,9 @@ def _search(units: Tensor, parts: Iterable[Tensor], *, k: int, work: torch.dtype
         raise ValueError(f"k = {k} nearest among {alive} candidates with a direction: must lie between 1 and these")
     worst = scores[:, -1].float()
     exact = units.new_full(scores.shape, -torch.inf, dtype=torch.float64)
-    for start, part in _parts(parts, units.device):
+    for start, part in _parts(parts, most, units.device):
         query, place = ((index >= start) & (index < start + len(part)) & scores.isfinite()).nonzero(as_tuple=True)
-        for q, p in zip(query.split(TILE_ROWS), place.split(TILE_ROWS), strict=True):
+        for q, p in zip(query.split(most), place.split(most), strict=True):
             found = keys[: len(q)]
             _unit_or_zero(part[index[q, p] - start], out=found)
             exact[q, p] = found.mul_(units[q]).sum(1, dtype=torch.float64)
@@ -206,11 +224,11 @@ def _search(units: Tensor, parts: Iterable[Tensor], *, k: int, work: torch.dtype
     return Nearest(best.values.clamp(-1, 1), index.gather(1, best.indices)), best.values[:, -1] >= worst + slack
 
 
-def _parts(parts: Iterable[Tensor], device: torch.device) -> Iterator[tuple[int, Tensor]]:
-    """Number of the first row, and the rows, of parts of at most `TILE_ROWS`."""
+def _parts(parts: Iterable[Tensor], most: int, device: torch.device) -> Iterator[tuple[int, Tensor]]:
+    """Number of the first row, and the rows, of parts of at most `most` rows."""
     start = 0
     for tile in parts:
-        for part in tile.split(TILE_ROWS):
+        for part in tile.split(most):
             yield start, part.to(device)
             start += len(part)
 
@@ -249,7 +267,7 @@ def drift(old: Float[Tensor, "tokens dim"], new: Float[Tensor, "others dims"]) -
     if old.shape != new.shape:
         raise ValueError(f"drift of {tuple(old.shape)} against {tuple(new.shape)}: compare the same rows of both")
     columns = []
-    for before, after in zip(old.split(TILE_ROWS), new.split(TILE_ROWS), strict=True):
+    for before, after in zip(tiles(old), tiles(new), strict=True):
         a, b = before.double(), after.double()
         lengths, distance = torch.linalg.vector_norm(a, dim=1), torch.linalg.vector_norm(b - a, dim=1)
         relative = torch.where(distance == 0, 0.0, distance / lengths)

@@ -137,4 +137,6 @@ def _norm_shift(new: dict, text: dict) -> float:
 def _mahalanobis(rows: Tensor, text: spectra.Moments | None) -> float:
     assert text is not None, "the text group keeps its moments"
     covariance = text.scatter(centred=True).div_(text.count)
-    return float(relation.mahalanobis(rows, mean=text.mean, covariance=covariance).square().mean().sqrt())
+    return float(
+        relation.mahalanobis(rows, mean=text.mean, covariance=covariance, overwrite=True).square().mean().sqrt()
+    )

