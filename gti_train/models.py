@@ -35,8 +35,8 @@ def best_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the machine multiplies it faster than float32 (CUDA, AMX, AVX512-BF16), else float32."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if fast and torch.cpu._is_amx_tile_supported() else torch.float32
+    fast = torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
 
 
 def load_language_model(
