@@ -139,7 +139,7 @@ def rsa_interval(
     what pairs have of their own (their influence minus both tokens' mean influence), which is redrawn three times over. For unrelated
     spaces V1 = 0, and plain percentiles would be sqrt 3 too wide. So the percentiles' distances from the observed value are rescaled to
     the variance V1 + V2: that of the redraws less 2 V2, or, up to `JACKKNIFE_TOKENS` tokens, that of the jackknife (V1 + 2 V2) less V2.
-    Measured coverage of nominal 95 % intervals: see reports/benchmarks/diagnostics.md.
+    Measured coverage of nominal 95 % intervals: see reports/LOG.md; `reports/benchmarks/rsa.py --coverage`.
 
     Raises: ValueError for a statistic other than `pearson_rsa`, `spearman_rsa`, `rho_a`, for fewer than two samples, a confidence
         outside (0, 1), fewer than 4 tokens, or as the statistic does.

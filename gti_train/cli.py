@@ -237,9 +237,9 @@ def ground(
     quiet: Quiet = False,
 ) -> None:
     """Teach the new rows what they stand for, from texts, while the rest of the model stays as it is."""
-    from .catalogue import read_catalogue
     from gti_diag.cli import parse_bytes
 
+    from .catalogue import read_catalogue
     from .grounding import GroundingConfig, ground_checkpoint
     from .loop import LoopConfig
     from .prompts import grounding_examples

@@ -195,7 +195,7 @@ def test_a_model_inside_a_wrapper_is_found(parts):
 
 @pytest.mark.parametrize("action,steps", [("warn", 4), ("stop", 2)])
 def test_lightning_logs_and_stops_alike(parts, tmp_path, action, steps):
-    lightning = pytest.importorskip("lightning.pytorch")
+    import lightning.pytorch as lightning
     from lightning.pytorch.loggers import Logger
 
     from gti_diag.lightning_callback import LightningEmbeddingGeometry

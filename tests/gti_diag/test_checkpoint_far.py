@@ -194,7 +194,6 @@ def server(tmp_path):
 
 
 def test_a_web_server_without_listings(server, tmp_path, matrix):
-    pytest.importorskip("aiohttp")
     (tmp_path / "ckpt").mkdir()
     save_file({NAME: matrix, "other": torch.zeros(3000, 100)}, tmp_path / "ckpt" / "model.safetensors")
     (tmp_path / "ckpt" / "config.json").write_text('{"tie_word_embeddings": true}')
