@@ -15,6 +15,7 @@ from .tiles import one_thread_each, workers
 
 LISTED = 4096  # singular values kept in a report
 VARIANCE = 0.95  # `components_95`: the components that carry this share
+AXES = 16  # leading axes of a group, between which and text's principal angles are taken
 MEDIAN_ROWS = 16_384  # a median over more rows costs a sort of each column and changes nothing
 NEIGHBOURHOOD_ROWS = 2048  # of a group, evenly chosen: a search costs the square of their number
 NEIGHBOURS = 10  # of each row, searched once for all measures of neighbourhoods
@@ -60,10 +61,12 @@ NULL_MEASURES = (
 
 @dataclass(frozen=True)
 class Summary:
-    """What comparisons need of a group: mean row, centred spectrum, sum of directions, and moments where they were kept."""
+    """What comparisons need of a group: mean row, centred spectrum, a few leading axes (None where the rows have no shape),
+    sum of directions, and moments where they were kept."""
 
     mean: Tensor
     spectrum: Tensor
+    axes: Tensor | None
     directions: geometry.DirectionSum | None
     moments: spectra.Moments | None
 
@@ -157,7 +160,8 @@ def group_measures(held: GroupRows, *, moments: bool = False) -> tuple[dict, Sum
         shapes.values["singular_values"], shape=(held.count, matrix.shape[1]), dtype=matrix.dtype
     )
     spectrum = shapes.values["singular_values_centred"]
-    summary = Summary(mean, spectrum, _directions(held, zero, None), gram if moments else None)
+    axes = None if reason or moments else _leading_axes(rows, gram)
+    summary = Summary(mean, spectrum, axes, _directions(held, zero, None), gram if moments else None)
     del gram
     found.add("mean_cosine", lambda: geometry.mean_cosine(_given(summary.directions)))
     middle = mean if not zero else geometry.centroid(nonzero) if len(nonzero) else mean
@@ -184,6 +188,17 @@ def group_measures(held: GroupRows, *, moments: bool = False) -> tuple[dict, Sum
     for key in ("singular_values", "singular_values_centred"):
         values[key] = values[key][:LISTED]
     return values, summary
+
+
+def _leading_axes(rows: Tensor, gram: spectra.Moments | None) -> Tensor | None:
+    """Fewer than `AXES` where the rows span no more."""
+    k = min(AXES, len(rows) - 1, rows.shape[1])
+    try:
+        if gram is not None and len(gram.shift) <= spectra.LARGE:
+            return spectra.principal_axes(gram, k)
+        return spectra.leading_axes([rows], k)
+    except ValueError:  # fewer directions than that
+        return None
 
 
 def _directions(held: GroupRows, zero: int, centre: Tensor | None) -> geometry.DirectionSum | None:

@@ -292,7 +292,7 @@ def leading_axes(parts: Sequence[Float[Tensor, "_ dim"]], k: int) -> Float[Tenso
         start = np.random.default_rng(0).standard_normal(dim).astype("float32")
         operator = sparse_linalg.LinearOperator((dim, dim), matvec=product, dtype="float32")
         try:
-            eigenvalues, vectors = map(torch.from_numpy, sparse_linalg.eigsh(operator, k=k, v0=start, tol=1e-5))
+            eigenvalues, vectors = map(torch.from_numpy, sparse_linalg.eigsh(operator, k=k, v0=start, tol=1e-4))
         except sparse_linalg.ArpackError as error:
             raise ValueError(f"the {k} leading axes cannot be told from those that follow ({error})") from error
         order = eigenvalues.argsort(descending=True)

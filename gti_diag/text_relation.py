@@ -12,7 +12,6 @@ from .group_rows import GroupRows
 
 HALF = 0.5  # the principal subspace of text: as many axes as carry half of its variance,
 MOST_AXES = 512  # … but no more: eigenvectors of 8,192 columns take memory and minutes
-ANGLES = 16  # leading axes of text and new rows between which principal angles are taken
 ISOTROPIC_DRAWS = 4  # 1 for more than 4,096 rows, where the draws hardly differ
 BAND = 4.0  # standard deviations: noise leaves this band once in 16,000 times
 NEIGHBOURS = 5
@@ -33,7 +32,7 @@ def relate(new: dict, text: dict, rows: Tensor, ours: Summary, theirs: Summary, 
     )
     found.add("norm_shift", lambda: _norm_shift(new["norm"], text["norm"]))
     found.add("text_subspace_energy", lambda: relation.subspace_energy(rows, _need(axes), mean=ours.mean).share)
-    found.add("text_angle", lambda: _mean_angle(rows, new, _need(axes)))
+    found.add("text_angle", lambda: _mean_angle(ours, _need(axes)))
     found.add("mahalanobis", lambda: _mahalanobis(rows, theirs.moments) / dim**0.5)
     found.add("mean_cosine_to_text", lambda: relation.mean_cross_cosine(
         *(_directions(group.directions) for group in (ours, theirs))))  # fmt: skip
@@ -66,15 +65,12 @@ def _directions(directions):
     return directions
 
 
-def _mean_angle(rows: Tensor, new: dict, axes: Tensor) -> float:
-    """Mean principal angle in degrees between the leading axes of the new rows and those of text, 16 of each at most."""
-    if new["effective_rank_centred"] is None:
-        raise ValueError(new["undefined"]["effective_rank_centred"])
-    if len(rows) < 2:
-        raise ValueError("one row has no principal axes")
-    k = min(ANGLES, axes.shape[1], len(rows) - 1)
-    leading = spectra.leading_axes([rows], k)
-    return float(torch.rad2deg(relation.principal_angles(axes[:, :k], leading).mean()))
+def _mean_angle(ours: Summary, axes: Tensor) -> float:
+    """Mean principal angle in degrees between the leading axes of the new rows and as many of text, 16 at most."""
+    if ours.axes is None:
+        raise ValueError("the new rows span too few directions to compare them with text's")
+    k = min(ours.axes.shape[1], axes.shape[1])
+    return float(torch.rad2deg(relation.principal_angles(axes[:, :k], ours.axes[:, :k]).mean()))
 
 
 def isotropic_null(count: int, axes: Tensor, *, generator: torch.Generator) -> dict:

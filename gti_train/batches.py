@@ -153,3 +153,19 @@ def buckets(lengths: Sequence[int], *, overhead: int, limit: int) -> list[list[i
         groups.append(ranked[cut[end] : end])
         end = cut[end]
     return groups[::-1]
+
+
+def shared(lengths: Sequence[int], *, overhead: int, limit: int, count: int) -> list[list[int]]:
+    """The groups of `buckets` for `count` workers that share the limit: none costs more than its worker's share, the
+    costliest first."""
+
+    def cost(group: list[int]) -> int:
+        return len(group) * max(lengths[i] for i in group)
+
+    groups, found = buckets(lengths, overhead=overhead, limit=max(1, limit // count)), []
+    fair = max(1, sum(map(cost, groups)) // count)
+    for group in groups:
+        pieces = min(len(group), max(1, -(-cost(group) // fair)))
+        size = -(-len(group) // pieces)
+        found += [group[start : start + size] for start in range(0, len(group), size)]
+    return sorted(found, key=cost, reverse=True)

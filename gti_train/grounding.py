@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from gti_diag.errors import InputError
+from gti_diag.tiles import workers
 from gti_train.attention import use_constant_past
-from gti_train.batches import Encoded, buckets, collate, encode, order
-from gti_train.loop import LoopConfig, StepRecord, Trackers, evaluate, join_processes, together, train, world
+from gti_train.batches import Encoded, collate, encode, order, shared
+from gti_train.loop import LoopConfig, Part, StepRecord, Trackers, evaluate, join_processes, together, train, world
 from gti_train.models import atomic_directory, best_dtype, load_language_model, parse_dtype
 from gti_train.new_rows import NewRows, exact_loss
 from gti_train.prefixes import Prefixes, past
@@ -107,13 +108,20 @@ class Answers:
         """Let the model hold the new values."""
         self.rows.materialise(self.model)
 
-    def losses(self, indices: Sequence[int]) -> Iterator[Tensor]:
-        """Summed losses of micro-batches of similar length."""
+    @property
+    def side_by_side(self) -> bool:
+        """Whether two parts may run at once: `exact` swaps the model's weights while it runs."""
+        return self.way != "exact"
+
+    def parts(self, indices: Sequence[int]) -> list[Part]:
+        """Micro-batches of similar length, the longest first; enough of them to share among the workers."""
         loss = {"split": self._split, "whole": self._whole, "exact": self._exact}[self.way]
         lengths = [len(e.tail) if self.way == "split" else len(e.ids) for e in (self.encoded[i] for i in indices)]
-        overhead = _overhead(self.model)
-        for group in buckets(lengths, overhead=overhead, limit=self.micro_tokens):
-            yield loss([indices[i] for i in group])
+        count = workers(self.model.device) if self.side_by_side else 1
+        groups = shared(lengths, overhead=_overhead(self.model), limit=self.micro_tokens, count=count)
+        if self.prefixes is not None:
+            self.prefixes.prepare(indices)
+        return [partial(loss, [indices[i] for i in group]) for group in groups]
 
     def _split(self, indices: list[int]) -> Tensor:
         from transformers import DynamicCache

@@ -7,7 +7,7 @@ and gradients are summed, so the step is the same as one process with the whole 
 import atexit
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gti_diag.errors import InputError
+from gti_diag.tiles import one_thread_each, workers
 from gti_train.batches import order
 from gti_train.optim import adamw, schedule
 from gti_train.state import State
@@ -55,14 +56,21 @@ class StepRecord:
         return values | values.pop("evaluation")
 
 
+Part = Callable[[], Tensor]
+
+
 class Objective(Protocol):
     """Sums of losses over parts of a batch of indices."""
 
     def supervised(self, indices: Sequence[int]) -> int:
         """The number of answer tokens."""
 
-    def losses(self, indices: Sequence[int]) -> Iterator[Tensor]:
-        """The summed loss of each micro-batch, with its graph; together they cover `indices`."""
+    @property
+    def side_by_side(self) -> bool:
+        """Whether two parts may run at once, in threads of one process."""
+
+    def parts(self, indices: Sequence[int]) -> list[Part]:
+        """For each micro-batch a function that gives its summed loss with its graph; together they cover `indices`."""
 
     def updated(self) -> None:
         """The parameters have changed."""
@@ -95,9 +103,8 @@ def train(
         batch = next(batches)
         supervised = objective.supervised(batch)
         loss = torch.zeros((), device=parameters[0].device)
-        for part in objective.losses(batch[rank::size]):
-            (part / supervised).backward()
-            loss += part.detach() / supervised
+        for value in differentiated(objective, batch[rank::size], parameters, supervised):
+            loss += value
         for parameter in parameters:
             if parameter.grad is None:  # this process had no share of a short last batch
                 parameter.grad = torch.zeros_like(parameter)
@@ -112,14 +119,41 @@ def train(
         yield record, State(step, [p.data for p in parameters], optimizer.state_dict())
 
 
+def differentiated(
+    objective: Objective, indices: Sequence[int], parameters: Sequence[nn.Parameter], supervised: int
+) -> Iterator[Tensor]:
+    """Add the gradients of all parts to the parameters, in the order of the parts; yields each part's share of the loss.
+
+    A few live tokens keep one core busy, not two: on a CPU, parts run side by side, each on one thread.
+    """
+    parts = objective.parts(indices)
+    count = workers(parameters[0].device)
+    if count < 2 or len(parts) < 2 or not objective.side_by_side:
+        for part in parts:
+            loss = part() / supervised
+            loss.backward()
+            yield loss.detach()
+        return
+
+    def gradients(part: Part) -> tuple[Tensor, tuple[Tensor, ...]]:
+        loss = part() / supervised
+        return loss.detach(), torch.autograd.grad(loss, parameters, materialize_grads=True)
+
+    with one_thread_each(count) as pool:
+        for value, found in pool.map(gradients, parts):
+            for parameter, gradient in zip(parameters, found, strict=True):
+                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+            yield value
+
+
 def evaluate(objective: Objective, indices: Sequence[int], *, batch: int) -> float:
     """Mean loss per answer token over the examples `indices`."""
     rank, size = world()
     loss = torch.zeros(())
     with torch.no_grad():
         for start in range(0, len(indices), batch):
-            for part in objective.losses(indices[start : start + batch][rank::size]):
-                loss += part.cpu()
+            for part in objective.parts(indices[start : start + batch][rank::size]):
+                loss += part().cpu()
     return float(total(loss)) / objective.supervised(indices)
 
 

@@ -8,14 +8,15 @@ it is asked for, so a resumed run sees the same bits as one that never stopped.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gti_train.batches import Encoded, buckets
+from gti_diag.tiles import one_thread_each, workers
+from gti_train.batches import Encoded, shared
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -65,11 +66,16 @@ class Prefixes:
             self.company[number].append(key)
         self.kept: dict[Key, Prefix] = {}
 
+    def prepare(self, indices: Sequence[int]) -> None:
+        """Run those prefixes of these sequences that will be kept, so that `get` may be called from several threads."""
+        homes = {self.home[key] for key in (self.keys[i] for i in indices) if key in self.home and key not in self.kept}
+        for number in sorted(homes):
+            self.kept |= self._run(self.company[number])
+
     def get(self, indices: Sequence[int]) -> list[Prefix]:
         """The prefixes of these sequences, in this order."""
         wanted = list(dict.fromkeys(self.keys[i] for i in indices))
-        for number in sorted({self.home[key] for key in wanted if key in self.home and key not in self.kept}):
-            self.kept |= self._run(self.company[number])
+        self.prepare(indices)
         passing = self._run([key for key in wanted if key not in self.home])
         return [self.kept.get(key) or passing[key] for key in (self.keys[i] for i in indices)]
 
@@ -80,39 +86,48 @@ class Prefixes:
 
         shortest = min((prefix for prefix, _ in self.keys), key=len)
         alike = (len({prefix[i] for prefix, _ in self.keys}) == 1 for i in range(len(shortest)))
-        shared = sum(takewhile(bool, alike))
-        shared = max(0, min(shared, len(shortest) - 1, min(supervised for _, supervised in self.keys)))
-        ids = torch.tensor([shortest[: max(1, shared)] or (0,)], device=self.model.device)
+        common = sum(takewhile(bool, alike))
+        common = max(0, min(common, len(shortest) - 1, min(supervised for _, supervised in self.keys)))
+        ids = torch.tensor([shortest[: max(1, common)] or (0,)], device=self.model.device)
         output = self.model.base_model(input_ids=ids, past_key_values=DynamicCache(), use_cache=True)
-        return Prefix(_stack(output.past_key_values)[:, :, 0, :, :shared], output.last_hidden_state[0, :0])
+        return Prefix(_stack(output.past_key_values)[:, :, 0, :, :common], output.last_hidden_state[0, :0])
 
-    @torch.no_grad()
     def _run(self, keys: list[Key]) -> dict[Key, Prefix]:
-        from transformers import DynamicCache
-
         empty = Prefix(self.trunk.states[..., :0, :], self.trunk.hidden)
         found = {key: empty for key in keys if not key[0]}
         keys = [key for key in keys if key[0]]
-        device, shared = self.model.device, self.trunk.states.shape[-2]
-        for group in buckets([len(k[0]) for k in keys], overhead=self.overhead, limit=self.limit):
-            members = [keys[i] for i in group]
-            length = max(len(ids) for ids, _ in members)
-            ids = torch.zeros(len(members), length - shared, dtype=torch.long)
-            mask = torch.zeros(len(members), length, dtype=torch.long)
-            for row, (prefix, _) in enumerate(members):
-                ids[row, : len(prefix) - shared] = torch.tensor(prefix[shared:])
-                mask[row, : len(prefix)] = 1
-            begun = self.trunk.states[:, :, None].expand(-1, -1, len(members), -1, -1, -1)
-            output = self.model.base_model(
-                input_ids=ids.to(device),
-                attention_mask=mask.to(device),
-                past_key_values=DynamicCache([(k, v) for k, v in begun] if shared else None),
-                use_cache=True,
-            )
-            states = _stack(output.past_key_values)
-            for row, (prefix, supervised) in enumerate(members):
-                hidden = output.last_hidden_state[row, supervised - shared : len(prefix) - shared]
-                found[prefix, supervised] = Prefix(states[:, :, row, :, : len(prefix)].clone(), hidden.clone())
+        if not keys:
+            return found
+        count = workers(self.model.device)
+        groups = shared([len(k[0]) for k in keys], overhead=self.overhead, limit=self.limit, count=count)
+        members = [[keys[i] for i in group] for group in groups]
+        if count < 2 or len(members) < 2:
+            return found | dict(chain.from_iterable(map(self._run_group, members)))
+        with one_thread_each(count) as pool:
+            return found | dict(chain.from_iterable(pool.map(self._run_group, members)))
+
+    @torch.no_grad()
+    def _run_group(self, members: list[Key]) -> list[tuple[Key, Prefix]]:
+        from transformers import DynamicCache
+
+        device, begun, found = self.model.device, self.trunk.states.shape[-2], []
+        length = max(len(ids) for ids, _ in members)
+        ids = torch.zeros(len(members), length - begun, dtype=torch.long)
+        mask = torch.zeros(len(members), length, dtype=torch.long)
+        for row, (prefix, _) in enumerate(members):
+            ids[row, : len(prefix) - begun] = torch.tensor(prefix[begun:])
+            mask[row, : len(prefix)] = 1
+        trunk = self.trunk.states[:, :, None].expand(-1, -1, len(members), -1, -1, -1)
+        output = self.model.base_model(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            past_key_values=DynamicCache([(k, v) for k, v in trunk] if begun else None),
+            use_cache=True,
+        )
+        states = _stack(output.past_key_values)
+        for row, key in enumerate(members):
+            hidden = output.last_hidden_state[row, key[1] - begun : len(key[0]) - begun]
+            found.append((key, Prefix(states[:, :, row, :, : len(key[0])].clone(), hidden.clone())))
         return found
 
 

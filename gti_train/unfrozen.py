@@ -6,6 +6,7 @@ autocast where the machine is fast at it.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gti_train.batches import Encoded, buckets, collate, encode
-from gti_train.loop import LoopConfig, StepRecord, train, world
+from gti_train.loop import LoopConfig, Part, StepRecord, train, world
 from gti_train.models import best_dtype
 from gti_train.new_rows import head_of, logits_of
 from gti_train.state import Saving, run_name
@@ -29,6 +30,8 @@ MICRO_TOKENS = 2048  # with padding, in one pass; unlike in grounding, every log
 class EveryParameter:
     """The objective: −log likelihood of answers, with gradients to whatever requires them."""
 
+    side_by_side = False  # two graphs, and two gradients of every parameter, would be alive at once
+
     def __init__(self, model: "PreTrainedModel", encoded: Sequence[Encoded], *, pad: int):
         self.model, self.encoded, self.pad = model, encoded, pad
 
@@ -39,18 +42,21 @@ class EveryParameter:
     def updated(self) -> None:
         """Nothing to do: the model is the parameters."""
 
-    def losses(self, indices: Sequence[int]) -> Iterator[Tensor]:
-        """Summed losses of micro-batches of similar length."""
+    def parts(self, indices: Sequence[int]) -> list[Part]:
+        """Micro-batches of similar length."""
+        groups = buckets([len(self.encoded[i].ids) for i in indices], overhead=64, limit=MICRO_TOKENS)
+        return [partial(self._loss, [indices[i] for i in group]) for group in groups]
+
+    def _loss(self, indices: Sequence[int]) -> Tensor:
         device = self.model.device
         fast = best_dtype(device) == torch.bfloat16
-        for group in buckets([len(self.encoded[i].ids) for i in indices], overhead=64, limit=MICRO_TOKENS):
-            batch = collate([self.encoded[indices[i]] for i in group], pad=self.pad, whole=True).to(device)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
-                hidden = self.model.base_model(
-                    input_ids=batch.ids, attention_mask=batch.mask, use_cache=False
-                ).last_hidden_state
-                logits = logits_of(hidden[batch.supervised], head_of(self.model))
-            yield F.cross_entropy(logits.float(), batch.targets, reduction="sum")
+        batch = collate([self.encoded[i] for i in indices], pad=self.pad, whole=True).to(device)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
+            hidden = self.model.base_model(
+                input_ids=batch.ids, attention_mask=batch.mask, use_cache=False
+            ).last_hidden_state
+            logits = logits_of(hidden[batch.supervised], head_of(self.model))
+        return F.cross_entropy(logits.float(), batch.targets, reduction="sum")
 
 
 def unfreeze(

@@ -4,9 +4,11 @@ from itertools import chain, islice
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gti_diag.errors import InputError
-from gti_train.batches import Encoded, buckets, collate, encode, order, prompt_ids
+from gti_train.batches import Encoded, buckets, collate, encode, order, prompt_ids, shared
 from gti_train.models import load_language_model
 from gti_train.prompts import Example
 
@@ -90,3 +92,15 @@ def test_no_bucket_exceeds_the_limit_but_for_single_sequences():
     assert [20] in groups
     assert buckets([], overhead=1, limit=1) == []
     assert torch.tensor(list(chain(*groups))).unique().numel() == 21
+
+
+@given(lengths=st.lists(st.integers(0, 60), max_size=30), count=st.integers(1, 4))
+def test_workers_get_parts_that_can_be_shared(lengths, count):
+    groups = shared(lengths, overhead=64, limit=4000, count=count)
+    assert sorted(chain.from_iterable(groups)) == list(range(len(lengths)))
+    costs = [len(group) * max(lengths[i] for i in group) for group in groups]
+    assert costs == sorted(costs, reverse=True)
+    total = sum(len(g) * max(lengths[i] for i in g) for g in buckets(lengths, overhead=64, limit=4000 // count))
+    assert all(cost <= max(1, total // count) + max(lengths) for cost in costs)
+    if count == 1:
+        assert {frozenset(g) for g in groups} == {frozenset(g) for g in buckets(lengths, overhead=64, limit=4000)}

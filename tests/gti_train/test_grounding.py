@@ -9,7 +9,7 @@ import torch
 from gti_diag.errors import InputError
 from gti_train.batches import order
 from gti_train.grounding import Answers, GroundingConfig, ground, ground_checkpoint, row_geometry
-from gti_train.loop import LoopConfig, StepRecord, Trackers
+from gti_train.loop import LoopConfig, StepRecord, Trackers, differentiated
 from gti_train.models import load_language_model
 from gti_train.new_rows import NewRows
 from gti_train.optim import schedule
@@ -80,10 +80,27 @@ def test_gradient_on_a_real_model(smollm2):
     prefixes = Prefixes(model, sequences, schedule=[], budget=0, overhead=64, limit=1024)
     goal = Answers(model, rows, sequences, way="split", pad=2, micro_tokens=1024, prefixes=prefixes)
     model.set_attn_implementation("eager")
-    loss = sum((part.backward(), part.detach())[1] for part in goal.losses(range(4)))
+    loss = sum(differentiated(goal, range(4), list(rows.masters.values()), 1))
     expected = reference_gradients(model, ids, sequences)["input"]
     assert float(loss) == pytest.approx(float(reference_loss(model, sequences)), rel=1e-5)
     assert float((rows.masters["input"].grad - expected).norm() / expected.norm()) < 1e-5
+
+
+@pytest.mark.parametrize("cache", [0, 1 << 30])
+def test_parts_side_by_side_are_the_same_step(tiny_lm, cache):
+    def rows(threads):
+        torch.set_num_threads(threads)
+        model, tokenizer, ids = extended(tiny_lm(), dtype=torch.float32)
+        list(ground(model, tokenizer, EXAMPLES, GroundingConfig(steps=12, batch=6, cache_bytes=cache), ids=ids))
+        return matrices(model)["input"].data[ids].clone()
+
+    before = torch.get_num_threads()
+    try:
+        one, two, again = rows(1), rows(2), rows(2)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(two, again)
+    torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
 
 
 def test_small_steps_add_up_in_float32_masters(tiny_lm):
@@ -163,7 +180,7 @@ def test_the_loss_of_the_second_phase_is_the_models_own(tiny_lm):
     sequences = encoded(tokenizer, ids)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gti_train.unfrozen.best_dtype", lambda device: torch.float32)
-        found = sum(float(part) for part in EveryParameter(model, sequences, pad=2).losses(range(10)))
+        found = sum(float(part()) for part in EveryParameter(model, sequences, pad=2).parts(range(10)))
     assert found == pytest.approx(float(reference_loss(model, sequences)), rel=1e-5)
 
 

@@ -30,7 +30,7 @@ def loss_and_gradients(model, rows, sequences, way, **limits):
     for master in rows.masters.values():
         master.grad = None
     goal, loss = objective(model, rows, sequences, way, **limits), 0.0
-    for part in goal.losses(range(len(sequences))):
+    for part in (part() for part in goal.parts(range(len(sequences)))):
         part.backward()
         loss += float(part.detach())
     return loss, {name: master.grad.clone() for name, master in rows.masters.items()}
@@ -73,8 +73,8 @@ def test_keeping_prefixes_changes_nothing(tiny_lm, budget):
     model, tokenizer, ids = extended(tiny_lm())
     sequences, rows = encoded(tokenizer, ids), NewRows(model, ids)
     goal = objective(model, rows, sequences, "split", budget=budget)
-    first = [float(x.detach()) for x in goal.losses(range(10))]
-    assert [float(x.detach()) for x in goal.losses(range(10))] == first
+    first = [float(x.detach()) for x in (part() for part in goal.parts(range(10)))]
+    assert [float(x.detach()) for x in (part() for part in goal.parts(range(10)))] == first
     kept = len(goal.prefixes.kept)
     assert kept == 0 if budget == 0 else kept > 0
     held = sum(p.states.numel() * 4 for p in goal.prefixes.kept.values())
