@@ -128,7 +128,8 @@ def comparison(analyses: Sequence[Analysis], *, matrix: str = "input", group: st
 
 
 def more(shown: Sequence[View]) -> Table:
-    """Every other number of the groups: a column per group of one checkpoint, or per checkpoint for the new tokens."""
+    """Every other number of the groups: a column per group of one checkpoint and the text band, or a column per checkpoint
+    for the new tokens."""
     if len(shown) == 1:
         columns = [(group, (shown[0].body.get("groups") or {})[group]) for group in groups(shown[0])]
     else:
@@ -140,8 +141,15 @@ def more(shown: Sequence[View]) -> Table:
         for name, value in values.items()
         if name not in known and isinstance(value, (int, float)) and not isinstance(value, bool)
     }
-    rows = tuple((name.replace("_", " "), *(number(values.get(name)) for _, values in columns)) for name in scalar)
-    return Table(("measure", *(name for name, _ in columns)), tuple(scalar), rows)
+    bands = {name: band(shown[0], name) for name in scalar} if len(shown) == 1 else {}
+    header = ("measure", *(name for name, _ in columns), *(["text samples"] if any(bands.values()) else []))
+    rows = tuple(
+        (name.replace("_", " "), *(number(values.get(name)) for _, values in columns), bands.get(name, ""))[
+            : len(header)
+        ]
+        for name in scalar
+    )
+    return Table(header, tuple(scalar), rows)
 
 
 def markdown(analyses: Sequence[Analysis]) -> str:
