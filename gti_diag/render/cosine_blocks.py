@@ -98,6 +98,6 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
         extend="both" if scale < 1 else "neither",
     )
     per = panels[0].tokens_per_cell
-    bar.set_label("cosine similarity about the mean" + (f" (mean of {per:g} × {per:g} tokens)" if per > 1 else ""))
+    bar.set_label("cosine similarity about the mean" + (f"\n(mean of {per:g} × {per:g} tokens)" if per > 1 else ""))
     bar.outline.set_visible(False)
     return figure
