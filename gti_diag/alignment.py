@@ -10,11 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .geometry import median_dispersion
 from .tiles import add_gram, mirror, one_thread_each, tiles, workers
 
 TIE = 2.0**-44  # distances closer than this share of the largest differ by the rounding of a dot product only
 TILE = 1024
 PARTS = 4  # Gram matrices summed side by side
+TYPICAL_ROWS = 2048  # evenly chosen: enough to know the typical row
 NOISE = 1e-12  # a difference below this share of its terms is rounding only
 
 
@@ -22,11 +24,11 @@ class Space:
     """Rows of one space, and what several measures need of them: made when first asked for, and kept.
 
     Every measure here and in `rsa` takes rows or a Space. Give a Space where the same rows are compared more than once; it
-    holds a float64 copy of them or two.
+    holds a float64 copy of them or two. `dtype` is the type they were stored in, where that is not the type of `rows`.
     """
 
-    def __init__(self, rows: Float[Tensor, "tokens dim"], name: str = "the rows"):
-        self.rows, self.name = rows, name
+    def __init__(self, rows: Float[Tensor, "tokens dim"], name: str = "the rows", dtype: torch.dtype | None = None):
+        self.rows, self.name, self.dtype = rows, name, dtype or rows.dtype
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -34,7 +36,22 @@ class Space:
     @cached_property
     def offsets(self) -> Float[Tensor, "tokens dim"]:
         """Unit rows minus their mean, as `unit_offsets`."""
-        return unit_offsets(self.rows, self.name)
+        return unit_offsets(self.rows, self.name, self.dtype)
+
+    @cached_property
+    def comparable(self) -> Float[Tensor, "tokens dim"]:
+        """The offsets, where the typical row differs from the others by more than rounding: ranks of pairs need that.
+
+        One row far off gives the rows a spread that is not theirs. Exact copies are no noise: their pairs tie.
+        """
+        some = self.offsets[torch.linspace(0, len(self) - 1, min(len(self), TYPICAL_ROWS)).round().long()]
+        typical = median_dispersion(some)
+        if 0 < typical <= _rounding(self.dtype):
+            raise ValueError(
+                f"the typical row of {self.name} differs from the others by {typical:.1e} of its length, which rounding to "
+                f"{_named(self.dtype)} alone can make: the order of their similarities is not known"
+            )
+        return self.offsets
 
     @cached_property
     def halves(self) -> Float[Tensor, " tokens"]:
@@ -49,7 +66,7 @@ class Space:
     @cached_property
     def centred(self) -> Float[Tensor, "tokens dim"]:
         """Rows minus their mean, for CKA and Procrustes."""
-        return _centred(self.rows, self.name)
+        return _centred(self.rows, self.name, self.dtype)
 
     @cached_property
     def centred_square(self) -> float:
@@ -135,7 +152,7 @@ def paired(x: Rows, y: Rows, *, fewest: int) -> tuple[Space, Space]:
     return first, second
 
 
-def unit_offsets(rows: Float[Tensor, "tokens dim"], name: str) -> Float[Tensor, "tokens _"]:
+def unit_offsets(rows: Float[Tensor, "tokens dim"], name: str, dtype: torch.dtype) -> Float[Tensor, "tokens _"]:
     """Unit rows minus their mean, in float64: 1 - cos(x_i, x_j) = 1/2 |r_i - r_j|^2 without a digit lost to a common component.
 
     Rounding moves a coordinate by at most u |x_ij| (u: half the gap between 1 and the next number), hence a unit row by at most u;
@@ -150,7 +167,7 @@ def unit_offsets(rows: Float[Tensor, "tokens dim"], name: str) -> Float[Tensor, 
     unit = rows.to(torch.float64, copy=True).div_(norms)
     unit -= unit[0].clone()  # exact for nearly equal rows, so that their mean offset keeps its digits
     unit -= unit.mean(0)
-    _require_spread(unit, 1.0, rows.dtype, name)
+    _require_spread(unit, 1.0, dtype, name)
     return unit
 
 
@@ -182,7 +199,7 @@ def square(matrix: Tensor) -> float:
     return float(torch.linalg.vector_norm(matrix)) ** 2
 
 
-def _centred(rows: Float[Tensor, "tokens dim"], name: str) -> Float[Tensor, "tokens _"]:
+def _centred(rows: Float[Tensor, "tokens dim"], name: str, dtype: torch.dtype) -> Float[Tensor, "tokens _"]:
     """Rows minus their mean, in float64, divided by their root mean square norm; refused as in `unit_offsets`."""
     norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
     _require_finite(norms[:, None], name)
@@ -190,7 +207,7 @@ def _centred(rows: Float[Tensor, "tokens dim"], name: str) -> Float[Tensor, "tok
     centred -= centred[0].clone()
     centred -= centred.mean(0)
     scale = torch.linalg.vector_norm(norms).item() / len(rows) ** 0.5
-    _require_spread(centred, scale, rows.dtype, name)
+    _require_spread(centred, scale, dtype, name)
     return centred.div_(torch.linalg.vector_norm(centred) / len(rows) ** 0.5)
 
 
@@ -201,13 +218,21 @@ def _require_finite(norms: Tensor, name: str) -> None:
 
 def _require_spread(offsets: Tensor, scale: float, dtype: torch.dtype, name: str) -> None:
     spread = torch.linalg.vector_norm(offsets).item() / len(offsets) ** 0.5
-    rounding = max(torch.finfo(dtype).eps / 2, 8 * torch.finfo(torch.float64).eps)
+    rounding = _rounding(dtype)
     if spread <= rounding * scale:
         relative = spread / scale if scale else 0.0
         raise ValueError(
-            f"the rows of {name} are one point at {str(dtype).removeprefix('torch.')} precision: they spread by {relative:.1e} of "
+            f"the rows of {name} are one point at {_named(dtype)} precision: they spread by {relative:.1e} of "
             f"their length, and rounding alone can make {rounding:.1e}; how they are arranged is not known"
         )
+
+
+def _rounding(dtype: torch.dtype) -> float:
+    return max(torch.finfo(dtype).eps / 2, 8 * torch.finfo(torch.float64).eps)
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _nearest(offsets: Tensor, start: int, k: int, name: str) -> Tensor:

@@ -214,6 +214,7 @@ def _analyse(
         )
         measured[name], summaries[name] = group_measures(held[name], moments=name == "text")
     groups = {name: measured[name] for name in parts.groups}
+    floors = {name: summary.floor for name, summary in summaries.items()}
     found: dict[str, Any] = {
         "tensor": matrix.name,
         "dtype": dtype_name(matrix.dtype),
@@ -221,7 +222,7 @@ def _analyse(
         "groups": groups,
     }
     text, new = held.get("text"), held.get("new")
-    nulls: dict[str, dict | None] = {}
+    nulls: dict[str, dict] = {}
     if text is not None:
         compared = [name for name in groups if name not in ("text", "reserved")]
         axes = main_axes(summaries["text"]) if compared else None
@@ -233,23 +234,25 @@ def _analyse(
             nulls[name] = text_null(
                 text.rows, held[name].count, generator=settings.generator(purpose), progress=progress
             )
+            if axes is not None and held[name].count > 1:
+                noise = isotropic_null(held[name].count, axes, generator=settings.generator(f"isotropic {name}"))
+                nulls[name]["isotropic"] = noise
         found["null"] = nulls.get("new")
     if text is not None and new is not None:
-        if found["null"] is not None and axes is not None:
-            found["null"]["isotropic"] = isotropic_null(new.count, axes, generator=settings.generator("isotropic"))
         progress("neighbours and map", None)
         found |= exhibits.gather(text, new, generator=settings.generator)
         found["neighbours"] = neighbours(text, new)
     if new is not None:
         progress("hierarchy", None)
         items = given.items if not new.sampled else None  # the table counts places among all new tokens
-        found["hierarchy"] = hierarchy_summary(new.rows, new.levels, items)
+        found["hierarchy"] = hierarchy_summary(new.rows, new.levels, items, floor_reason=floors["new"])
         if given.vectors is not None:
             progress("RSA", None)
             vectors = given.vectors[new.places].to(new.rows.device)
             found["rsa"] = resemblance(
-                new.rows, vectors, new.levels, source=given.source, generator=settings.generator, exact=settings.exact
-            )
+                new.rows, vectors, new.levels, source=given.source, generator=settings.generator, exact=settings.exact,
+                stored=matrix.dtype,
+            )  # fmt: skip
     others = {
         name: {"null": null, "verdict": verdict.judge({**found, "null": null, "rsa": None}, name)}
         for name, null in nulls.items()

@@ -7,13 +7,14 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from .geometry import centroid, spacing_norms
+from .geometry import centroid, row_lengths, spacing_norms
 from .tiles import wide_tiles
 
 TILE_ROWS = 4096
 LINES = 8  # random lines on which rows are placed before they are compared
 LOOKED_UP = 2, 32, 1024  # nearest places (itself included) that are compared, for ever fewer rows
 CELLS, PAIRS = 1 << 20, 1024  # places looked up, and rows compared, at a time
+TIED = 0.1  # share of rows with tied neighbours from which hubness depends on the order of the rows
 SPARE = 4  # nearest rows, by float32 distance, whose distances are then taken in float64
 
 
@@ -52,10 +53,7 @@ def uniformity(rows: Float[Tensor, "tokens dim"], *, temperature: float = 2.0) -
     n = len(rows)
     if n < 2:
         raise ValueError(f"{n} rows: uniformity needs at least two")
-    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
-    if not bool((lengths > 0).all()):
-        raise ValueError(f"row {int((lengths[:, 0] == 0).nonzero()[0])} is all zeros: it has no direction")
-    units = (rows / lengths).float()
+    units = (rows / row_lengths(rows)).float()
     total = 0.0
     for start in range(0, n, TILE_ROWS):
         part = units[start : start + TILE_ROWS]
@@ -93,15 +91,22 @@ def two_nn(rows: Float[Tensor, "tokens dim"], *, discard: float = 0.1, near: Nei
 def hubness(rows: Float[Tensor, "tokens dim"], *, k: int = 10, near: Neighbours | None = None) -> float:
     """Skewness of N, the number of other rows that have a row among their k nearest: E(N − k)³ / (E(N − k)²)^1.5.
 
-    About 0 without hubs, large when few rows are everybody's neighbour. `near` as in `two_nn`, with k neighbours or more.
+    About 0 without hubs, large when few rows are everybody's neighbour. `near` as in `two_nn`, with k neighbours or more; with
+    more, rows whose k-th and next neighbour are equally far are seen: which of the two counts is then an accident of their order.
 
-    Raises: ValueError unless 1 ≤ k < number of rows, or if all rows are chosen equally often.
+    Raises: ValueError unless 1 ≤ k < number of rows, if all rows are chosen equally often, or a tenth of the rows have such ties.
     Source: Radovanović et al., Hubs in space (JMLR 2010), equation 1, Euclidean distance.
     """
     if near is None:
-        near = nearest_others(rows, k=k)
+        near = nearest_others(rows, k=min(k + 1, max(k, len(rows) - 1)))
     elif near.numbers.shape[1] < k:
         raise ValueError(f"{near.numbers.shape[1]} neighbours of each row: hubness needs {k}")
+    if near.numbers.shape[1] > k:
+        tied = near.distance[:, k] == near.distance[:, k - 1]
+        if float(tied.double().mean()) > TIED:
+            raise ValueError(
+                f"{int(tied.sum())} rows have neighbours {k} and {k + 1} equally far: hubness is undefined"
+            )
     index = near.numbers[:, :k]
     counts = torch.bincount(index.flatten(), minlength=len(rows)).double() - k
     variance = float((counts**2).mean())

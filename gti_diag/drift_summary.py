@@ -5,6 +5,7 @@ from torch import Tensor
 
 from . import relation
 from .checkpoint import Checkpoint, Matrix
+from .group_rows import finite
 from .tokens import Group
 
 LISTED = 10
@@ -14,6 +15,9 @@ def drift_summary(checkpoint: Checkpoint, base: Checkpoint, name: str, groups: d
     """Per group, the rows that the base has too, matched by token string (by id where a tokenizer is missing).
 
     None when the base does not store this matrix.
+
+    Raises:
+        InputError: a row of either holds NaN or infinity.
     """
     if name not in base.matrices:
         return None
@@ -25,7 +29,7 @@ def drift_summary(checkpoint: Checkpoint, base: Checkpoint, name: str, groups: d
     for group in groups.values():
         pairs = [(index, place[id]) for index, id in enumerate(group.ids.tolist()) if id in place]
         if pairs:
-            found["groups"][group.name] = _moved(old, new, group, torch.tensor(pairs))
+            found["groups"][group.name] = _moved(old, new, group, torch.tensor(pairs), (base.path, checkpoint.path))
     return found
 
 
@@ -38,22 +42,27 @@ def _places(checkpoint: Checkpoint, base: Checkpoint) -> dict[int, int]:
     return {id: known[token] for id, token in enumerate(checkpoint.vocabulary.tokens) if token in known}
 
 
-def _moved(old: Matrix, new: Matrix, group: Group, pairs: Tensor) -> dict:
+def _moved(old: Matrix, new: Matrix, group: Group, pairs: Tensor, paths: tuple[str, str]) -> dict:
     distances, relatives = [], []
     for part in pairs.split(8192):
-        change = relation.drift(old.rows(part[:, 1]), new.rows(group.ids[part[:, 0]]))
+        places, ids = part[:, 1], group.ids[part[:, 0]]
+        before, after = (
+            finite(matrix.rows(chosen), f"{path}: {matrix.name}", group.name, chosen)
+            for matrix, path, chosen in ((old, paths[0], places), (new, paths[1], ids))
+        )
+        change = relation.drift(before, after)
         distances.append(change.distance)
         relatives.append(change.relative)
     distance, relative = torch.cat(distances), torch.cat(relatives)
-    finite = relative[relative.isfinite()]
+    known = relative[relative.isfinite()]  # not of rows that were zero
     worst = distance.argsort(descending=True)[:LISTED]
     worst = worst[distance[worst] > 0]
     return {
         "compared": len(pairs),
         "moved": int((distance > 0).sum()),
         "largest": float(distance.max()),
-        "mean_relative": float(finite.mean()) if len(finite) else None,
-        "largest_relative": float(finite.max()) if len(finite) else None,
+        "mean_relative": float(known.mean()) if len(known) else None,
+        "largest_relative": float(known.max()) if len(known) else None,
         "farthest": [
             {"token": group.tokens[int(pairs[i, 0])], "id": int(group.ids[pairs[i, 0]]), "distance": float(distance[i])}
             for i in worst.tolist()

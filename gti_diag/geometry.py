@@ -18,6 +18,8 @@ def unique_rows(rows: Float[Tensor, "tokens dim"] | Iterable[Tensor]) -> int:
 
     Rows are counted by a 128-bit digest: for a million rows, two differing ones would be taken for one with
     probability below 1e-26.
+
+    Source: a count; the digest is BLAKE2b, RFC 7693.
     """
     digests: set[bytes] = set()
     for tile in tiles(rows):
@@ -27,7 +29,10 @@ def unique_rows(rows: Float[Tensor, "tokens dim"] | Iterable[Tensor]) -> int:
 
 
 def norms(rows: Float[Tensor, "tokens dim"] | Iterable[Tensor]) -> Float[Tensor, " tokens"]:
-    """‖xᵢ‖₂ of each row, float64. 0 for a zero row."""
+    """‖xᵢ‖₂ of each row, float64. 0 for a zero row.
+
+    Source: the Euclidean norm.
+    """
     parts = [torch.linalg.vector_norm(tile, dim=1) for tile in wide_tiles(rows)]
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
 
@@ -35,17 +40,21 @@ def norms(rows: Float[Tensor, "tokens dim"] | Iterable[Tensor]) -> Float[Tensor,
 def centroid(rows: Float[Tensor, "tokens dim"]) -> Float[Tensor, " dim"]:
     """x̄ = Σ xᵢ / n, in float64 and from the first row, so that identical rows have exactly themselves as mean.
 
-    Raises: ValueError if there are no rows.
+    Raises: ValueError if there are no rows, or one is not finite.
+    Source: the arithmetic mean.
     """
     _need_rows(rows, 1, "a centroid")
     origin = rows[0].detach().double()
-    return origin + sum(tile.sum(0) for tile in wide_tiles(rows, centre=origin)) / len(rows)
+    mean = origin + sum(tile.sum(0) for tile in wide_tiles(rows, centre=origin)) / len(rows)
+    _need_finite(mean, "a centroid")
+    return mean
 
 
 def dispersion(rows: Float[Tensor, "tokens dim"]) -> float:
     """√(Σ ‖xᵢ − x̄‖² / n), the root mean square distance to the centroid. Exactly 0 for identical rows.
 
-    Raises: ValueError if there are no rows.
+    Raises: ValueError if there are no rows, or one is not finite.
+    Source: the square root of the total variance, trace(covariance).
     """
     _need_rows(rows, 1, "dispersion")
     squares = sum(float(tile.square_().sum()) for tile in wide_tiles(rows, centre=centroid(rows)))
@@ -53,18 +62,20 @@ def dispersion(rows: Float[Tensor, "tokens dim"]) -> float:
 
 
 def median_dispersion(rows: Float[Tensor, "tokens dim"]) -> float:
-    """median ‖xᵢ − m‖, m the coordinate-wise (lower) median. 0 if more than half of the rows are identical.
+    """median ‖xᵢ − m‖, m the coordinate-wise median. 0 if more than half of the rows are identical.
 
-    Unlike `dispersion`, fewer than half of the rows cannot move it arbitrarily far.
+    Unlike `dispersion`, fewer than half of the rows cannot move it arbitrarily far. The median of an even number of values
+    is the mean of the middle two.
 
-    Raises: ValueError if there are no rows.
+    Raises: ValueError if there are no rows, or one is not finite.
     Source: Rousseeuw & Leroy, Robust Regression and Outlier Detection (1987), §7.1.
     """
     _need_rows(rows, 1, "median dispersion")
     # Contiguous: torch's median is wrong on expanded rows, whose stride is 0.
     columns = (part.T.contiguous() for part in rows.split(64, dim=1))
-    middle = torch.cat([part.median(1).values for part in columns])
-    return float(norms(wide_tiles(rows, centre=middle.double())).median())
+    middle = torch.cat([_median(part) for part in columns])
+    _need_finite(middle, "median dispersion")
+    return float(_median(norms(wide_tiles(rows, centre=middle))[None]))
 
 
 def precision_floor(rows: Float[Tensor, "tokens dim"], dtype: torch.dtype) -> float:
@@ -149,6 +160,7 @@ def cosine_matrix(rows: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens to
     """cos(xᵢ, xⱼ) of all pairs, float64, symmetric, ones on the diagonal. For panels of some hundred rows.
 
     Raises: ValueError if a row is zero.
+    Source: the cosine of the angle between two vectors.
     """
     units = directions(rows.double())
     cosines = (units @ units.T).clamp(-1, 1)
@@ -163,6 +175,7 @@ def block_mean_cosine(
     `blocks` numbers each row's block from 0. A block of one row has no pair within: its diagonal is NaN.
 
     Raises: ValueError if a row is zero, the lengths differ, or a block number below the largest is unused.
+    Source: means over blocks of the cosine matrix, in closed form.
     """
     if len(blocks) != len(rows):
         raise ValueError(f"{len(blocks)} block numbers for {len(rows)} rows")
@@ -180,18 +193,43 @@ def block_mean_cosine(
     return means.diagonal_scatter(torch.where(sizes > 1, within, torch.nan))
 
 
+def row_lengths(rows: Float[Tensor, "tokens dim"], *, what: str = "is all zeros", first: int = 0) -> Tensor:
+    """‖xᵢ‖₂ as a float64 column, of rows that all have a direction; `first` is the number of the first row.
+
+    Raises: ValueError if a row is zero (says `what`) or not finite.
+    Source: the Euclidean norm.
+    """
+    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
+    _need_finite(lengths, "a cosine", first)
+    if not bool((lengths > 0).all()):
+        row = first + int((lengths[:, 0] == 0).nonzero()[0])
+        raise ValueError(f"row {row} {what}: its cosines are undefined")
+    return lengths
+
+
+def _median(values: Tensor) -> Tensor:
+    """Of each row of a matrix, in float64; torch's own is the lower of the middle two."""
+    low = values.median(1).values.double()
+    return low if values.shape[1] % 2 else (low - (-values).median(1).values.double()) / 2
+
+
 def _need_rows(rows: Tensor, least: int, what: str) -> None:
     if len(rows) < least:
         raise ValueError(f"{len(rows)} rows: {what} needs at least {least}")
+
+
+def _need_finite(values: Tensor, what: str, first: int | None = None) -> None:
+    """Values by coordinate, or (with `first`) by row."""
+    bad = ~torch.isfinite(values)
+    if bool(bad.any()):
+        where = "a row" if first is None else f"row {first + int(bad[:, 0].nonzero()[0])}"
+        raise ValueError(f"{where} holds NaN or infinity: {what} is undefined")
 
 
 def _unit_tiles(rows: Tensor | Iterable[Tensor], centre: Tensor | None) -> Iterator[Tensor]:
     """Unit rows tile by tile, all in one buffer."""
     start = 0
     for wide in wide_tiles(rows, centre=None if centre is None else centre.double()):
-        lengths = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
-        if not bool((lengths > 0).all()):
-            row, fault = start + int((lengths[:, 0] == 0).nonzero()[0]), "is all zeros"
-            raise ValueError(f"row {row} {fault if centre is None else 'equals the centre'}: its cosines are undefined")
-        yield wide.div_(lengths)
+        what = "is all zeros" if centre is None else "equals the centre"
+        yield wide.div_(row_lengths(wide, what=what, first=start))
         start += len(wide)

@@ -52,6 +52,7 @@ SHAPES: dict[str, Callable[[Tensor], float]] = {
     "condition_number": spectra.condition_number,
     "components_95": lambda s: spectra.components_for(s, VARIANCE),
     "leading_share": lambda s: spectra.explained_variance(s, 1),
+    "leading_10_share": lambda s: spectra.explained_variance(s, min(10, len(s))),
 }
 NULL_MEASURES = (
     *(name + suffix for name in SHAPES for suffix in ("", "_centred")), "alpha_req", "isoscore",
@@ -61,14 +62,17 @@ NULL_MEASURES = (
 
 @dataclass(frozen=True)
 class Summary:
-    """What comparisons need of a group: mean row, centred spectrum, a few leading axes (None where the rows have no shape),
-    sum of directions, and moments where they were kept."""
+    """What comparisons need of a group: mean row, centred spectrum, why the centred rows have no shape (where they have
+    none; then no leading axes either), sum of directions, moments where they were kept, and how far each of some rows
+    is from the nearest other."""
 
     mean: Tensor
     spectrum: Tensor
+    floor: str | None
     axes: Tensor | None
     directions: geometry.DirectionSum | None
     moments: spectra.Moments | None
+    nearest: Tensor | None
 
 
 def shape(source: spectra.Moments | Tensor, *, floor_reason: str | None = None) -> Measured:
@@ -105,8 +109,8 @@ def neighbourhoods(rows: Tensor, *, floor_reason: str | None, near: dimension.Ne
 
 
 def search(rows: Tensor) -> dimension.Neighbours | None:
-    """The 10 nearest others of each row; None for a single row."""
-    return dimension.nearest_others(rows, k=min(NEIGHBOURS, len(rows) - 1)) if len(rows) > 1 else None
+    """The 10 nearest others of each row, and the one after them; None for a single row."""
+    return dimension.nearest_others(rows, k=min(NEIGHBOURS + 1, len(rows) - 1)) if len(rows) > 1 else None
 
 
 def _shape_of(reason: str | None, measure: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -115,8 +119,10 @@ def _shape_of(reason: str | None, measure: Callable[..., Any], *arguments: Any, 
     return measure(*arguments, **options)
 
 
-def floor_reason(dispersion: float, floor: float, dtype: str) -> str | None:
+def floor_reason(dispersion: float, floor: float, dtype: str, *, count: int) -> str | None:
     """Why centred shapes mean nothing when the rows differ by no more than the storage dtype's rounding."""
+    if count == 1:
+        return "a single row has no dispersion, so no centred shape"
     if dispersion == 0:
         return "all rows are identical: there is no dispersion, so no centred shape"
     if dispersion <= floor:
@@ -124,11 +130,24 @@ def floor_reason(dispersion: float, floor: float, dtype: str) -> str | None:
     return None
 
 
+def typical_reason(median_dispersion: float | None, floor: float, dtype: str) -> str | None:
+    """Why directions and neighbours mean nothing when only a few rows stand out and the typical row is rounding."""
+    if median_dispersion is not None and median_dispersion <= floor:
+        return (
+            f"the typical row's spread {median_dispersion:.2g} is below the precision floor {floor:.2g} of {dtype}: "
+            "who is near whom is rounding"
+        )
+    return None
+
+
 def norm_summary(norms: Tensor) -> dict:
     """Mean, standard deviation (population), extremes and a 40-bin histogram of row norms."""
     import numpy as np
 
-    counts, edges = np.histogram(norms.cpu().numpy(), bins=40)
+    low, high = float(norms.min()), float(norms.max())
+    if high - low < 1e-6 * high:  # forty bins would be narrower than the norms' own rounding
+        low, high = low * (1 - 1e-6), high * (1 + 1e-6)
+    counts, edges = np.histogram(norms.cpu().numpy(), bins=40, range=(low, high))
     return {
         "mean": float(norms.mean()),
         "std": float(norms.std(correction=0)),
@@ -154,21 +173,26 @@ def group_measures(held: GroupRows, *, moments: bool = False) -> tuple[dict, Sum
     found.values["dispersion"] = dispersion
     found.add("median_dispersion", lambda: geometry.median_dispersion(_some(rows, MEDIAN_ROWS)))
     floor = geometry.precision_floor(mean[None], matrix.dtype)
-    reason = floor_reason(dispersion, floor, dtype_name(matrix.dtype))
+    reason = floor_reason(dispersion, floor, dtype_name(matrix.dtype), count=held.count)
+    typical = reason or typical_reason(found.values["median_dispersion"], floor, dtype_name(matrix.dtype))
     shapes = shape(rows if gram is None or wide else gram, floor_reason=reason)
-    rank = spectra.numerical_rank(
-        shapes.values["singular_values"], shape=(held.count, matrix.shape[1]), dtype=matrix.dtype
-    )
+    for suffix in ("", "_centred"):
+        shapes.values[f"numerical_rank{suffix}"] = spectra.numerical_rank(
+            shapes.values[f"singular_values{suffix}"], shape=(held.count, matrix.shape[1]), dtype=matrix.dtype
+        )
     spectrum = shapes.values["singular_values_centred"]
     axes = None if reason or moments else _leading_axes(rows, gram)
-    summary = Summary(mean, spectrum, axes, _directions(held, zero, None), gram if moments else None)
+    directions = _directions(held, zero, None)
+    some = _some(nonzero, NEIGHBOURHOOD_ROWS)
+    near = search(some)
+    nearest = None if near is None else near.distance[:, 0]
+    summary = Summary(mean, spectrum, reason, axes, directions, gram if moments else None, nearest)
     del gram
     found.add("mean_cosine", lambda: geometry.mean_cosine(_given(summary.directions)))
     middle = mean if not zero else geometry.centroid(nonzero) if len(nonzero) else mean
-    found.add("mean_cosine_centred", lambda: geometry.mean_cosine(_given(_directions(held, zero, middle))))
-    some = _some(nonzero, NEIGHBOURHOOD_ROWS)
-    near = search(some)
-    local = neighbourhoods(some, floor_reason=reason, near=near)
+    found.add("mean_cosine_centred", lambda: _shape_of(
+        typical, lambda: geometry.mean_cosine(_given(_directions(held, zero, middle)))))  # fmt: skip
+    local = neighbourhoods(some, floor_reason=typical, near=near)
     local.add("near_duplicates", lambda: round(
         dimension.near_duplicates(nonzero, matrix.dtype) / len(rows) * held.count))  # fmt: skip
     values = {
@@ -177,7 +201,6 @@ def group_measures(held: GroupRows, *, moments: bool = False) -> tuple[dict, Sum
         "unique_rows": geometry.unique_rows(held.stream()),
         "zero_rows": zero,
         **shapes.values,
-        "numerical_rank": rank,
         **found.values,
         "precision_floor": floor,
         **local.values,
@@ -225,14 +248,17 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def text_null(text: Tensor, size: int, *, generator: torch.Generator, progress=None) -> dict | None:
+def text_null(text: Tensor, size: int, *, generator: torch.Generator, progress=None) -> dict:
     """Each measure on many random text samples of `size` rows drawn without replacement: low, median and high.
 
     Low and high are the extremes of the samples: with m samples, a further text sample falls outside with chance
-    2/(m + 1). None when the text has too few rows to draw from.
+    2/(m + 1). No samples, and in `undefined` why, for a single row or where the text has fewer rows than that.
     """
-    if size < 2 or len(text) < 2 * size:
-        return None
+    none = {"samples": 0, "size": size, "measures": {}, "singular_values": None}
+    if size < 2:
+        return {**none, "undefined": "a single new row has no shape to compare with text's"}
+    if len(text) < size:
+        return {**none, "undefined": f"the vocabulary has {len(text):,} rows, too few to draw samples of {size:,} from"}
     if progress is not None:
         progress("text null", 0.0)
     with one_thread_each(workers(text.device)) as pool:
@@ -254,6 +280,7 @@ def text_null(text: Tensor, size: int, *, generator: torch.Generator, progress=N
         "size": size,
         "measures": measures,
         "singular_values": {"low": curves.min(0).values, "high": curves.max(0).values},
+        "undefined": None,
     }
 
 

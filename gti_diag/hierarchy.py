@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .geometry import row_lengths
+
 ROUNDING = 1e-14  # a mean cosine distance below this is the rounding of float64: the directions are equal
 
 
@@ -141,7 +143,10 @@ class BlockOrder(NamedTuple):
 
 
 def block_order(levels: Int[Tensor, " tokens"], codes: Int[Tensor, " tokens"] | None = None) -> BlockOrder:
-    """The order in which a cosine matrix shows its levels as blocks: by level, then code (default: as they come)."""
+    """The order in which a cosine matrix shows its levels as blocks: by level, then code (default: as they come).
+
+    Source: a stable sort.
+    """
     within = torch.arange(len(levels), device=levels.device) if codes is None else codes.argsort(stable=True)
     order = within[levels[within].argsort(stable=True)]
     names, counts = levels.unique(return_counts=True)
@@ -168,7 +173,4 @@ def _off_diagonal(square: Tensor) -> Tensor:
 def _units(rows: Tensor, labels: Tensor) -> Tensor:
     if len(rows) != len(labels):
         raise ValueError(f"{len(labels)} levels for {len(rows)} rows")
-    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
-    if not bool((lengths > 0).all()):
-        raise ValueError(f"row {int((lengths[:, 0] == 0).nonzero()[0])} is all zeros: its cosines are undefined")
-    return rows / lengths
+    return rows / row_lengths(rows)

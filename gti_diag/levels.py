@@ -46,14 +46,19 @@ def read_items(path: str | Path, tokens: Sequence[str], levels: Tensor | None) -
     return torch.tensor([[place[key] for key in row] for row in keys])
 
 
-def hierarchy_summary(rows: Tensor, levels: Tensor | None, items: Tensor | None) -> dict | None:
+def hierarchy_summary(
+    rows: Tensor, levels: Tensor | None, items: Tensor | None, *, floor_reason: str | None = None
+) -> dict | None:
     """Cosine contrasts by level of the rows about their centroid, and by shared prefix when items are given.
 
     None without levels. The centroid is removed because a direction that all new tokens share would swamp the contrast.
+    `floor_reason` says why the centred rows are rounding only, if they are.
     """
     if levels is None:
         return None
     found: dict = {"levels": {}, "items": None if items is None else len(items), "undefined": {}}
+    if floor_reason is not None:
+        return {**found, "undefined": {"levels": floor_reason}}
     centred = rows.double() - geometry.centroid(rows)
     levels = levels.to(rows.device)
     try:

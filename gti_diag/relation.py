@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from scipy import linalg
 from torch import Tensor
 
-from .geometry import DirectionSum, centroid, direction_sum
+from .geometry import DirectionSum, centroid, direction_sum, row_lengths
 from .tiles import tiles, wide_tiles
 
 TILE_NUMBERS = 1 << 23  # of candidates scored at a time: 8,192 rows of 1,024
@@ -56,7 +56,7 @@ def subspace_energy(
 
     With V the principal axes of text and `mean` its mean: how much of the new rows lies where words differ.
 
-    Raises: ValueError if every row equals the mean.
+    Raises: ValueError if every row equals the mean, or one is not finite.
     Source: Krzanowski, Between-groups comparison of principal components (1979).
     """
     inside = total = 0.0
@@ -64,8 +64,9 @@ def subspace_energy(
     for offset in wide_tiles(rows, centre=mean.double()):
         inside += float((offset @ wide).square_().sum())
         total += float(offset.square_().sum())
-    if total == 0:
-        raise ValueError("every row equals the mean: no energy to share")
+    if not 0 < total < torch.inf:
+        fault = "every row equals the mean" if total == 0 else "a row holds NaN or infinity"
+        raise ValueError(f"{fault}: no energy to share")
     return SubspaceEnergy(min(inside / total, 1.0), axes.shape[1] / axes.shape[0])
 
 
@@ -101,7 +102,8 @@ def mahalanobis(
 
     `overwrite` allows the covariance to be destroyed, which on a CPU saves a copy of it.
 
-    Raises: ValueError if C is singular: fewer rows than dimensions, or a coordinate that never varies.
+    Raises: ValueError if C is singular (fewer rows than dimensions, or a coordinate that never varies), there are no rows,
+        or one is not finite.
     Source: Mahalanobis, On the generalized distance in statistics (1936).
     """
     factor, failed = _cholesky(covariance.double(), overwrite=overwrite)
@@ -113,6 +115,10 @@ def mahalanobis(
     for offset in wide_tiles(rows, centre=mean.double()):
         whitened = torch.linalg.solve_triangular(factor, offset.T, upper=False)
         parts.append(torch.linalg.vector_norm(whitened, dim=0))
+    if not parts or not bool(torch.isfinite(torch.cat(parts)).all()):
+        raise ValueError(
+            f"{len(rows)} rows, all of which must be finite, are needed: Mahalanobis distances are undefined"
+        )
     return torch.cat(parts)
 
 
@@ -132,6 +138,7 @@ def cross_cosine(
     """cos(xᵢ, yⱼ) for all pairs, float64. For panels of some hundred rows.
 
     Raises: ValueError if a row is zero.
+    Source: the cosine of the angle between two vectors.
     """
     return (_units(first) @ _units(second).T).clamp(-1, 1)
 
@@ -142,6 +149,7 @@ def mean_cross_cosine(
     """Mean of cos(xᵢ, yⱼ) over all pairs: S_x·S_y / (n m), S = Σ of unit rows. Exact in one pass over each.
 
     Raises: ValueError if a row is zero, or a group is empty.
+    Source: the mean over a block of the cosine matrix, in closed form.
     """
     a, b = (direction_sum(rows) if isinstance(rows, Tensor) else rows for rows in (first, second))
     return float(a.total @ b.total) / (a.count * b.count)
@@ -165,9 +173,12 @@ def nearest(
     candidate beyond those could still belong (within six standard deviations of the rounding) is searched in float32.
     Zero candidates (dead rows) are never nearest.
 
-    Raises: ValueError if a query is zero, the tiles can be walked only once, or fewer than k candidates have a
-        direction.
+    Raises: ValueError if there are no queries, one is zero, the tiles can be walked only once, or fewer than k candidates
+        have a direction.
+    Source: cosine similarity, exhaustive search.
     """
+    if not len(queries):
+        raise ValueError("no queries: nothing to find neighbours of")
     walked = [candidates] if isinstance(candidates, Tensor) else candidates
     if iter(walked) is walked:
         raise ValueError("candidate walked from a one-shot iterator: pass a list, or an object that starts afresh")
@@ -262,9 +273,10 @@ def drift(old: Float[Tensor, "tokens dim"], new: Float[Tensor, "others dims"]) -
 
     A row that was zero has relative drift 0 if it still is, infinity if not.
 
-    Raises: ValueError if the groups differ in shape.
+    Raises: ValueError if the groups differ in shape, are empty, or a row is not finite.
+    Source: the Euclidean distance.
     """
-    if old.shape != new.shape:
+    if old.shape != new.shape or not len(old):
         raise ValueError(f"drift of {tuple(old.shape)} against {tuple(new.shape)}: compare the same rows of both")
     columns = []
     for before, after in zip(tiles(old), tiles(new), strict=True):
@@ -274,12 +286,11 @@ def drift(old: Float[Tensor, "tokens dim"], new: Float[Tensor, "others dims"]) -
         cosine = ((a * b).sum(1) / (lengths * torch.linalg.vector_norm(b, dim=1))).clamp(-1, 1)
         columns.append(torch.stack([distance, relative, cosine]))
     distance, relative, cosine = torch.cat(columns, dim=1)
+    if not bool(torch.isfinite(distance).all()):
+        row = int((~torch.isfinite(distance)).nonzero()[0])
+        raise ValueError(f"row {row} of one of the groups holds NaN or infinity: its drift is undefined")
     return Drift(distance, relative, cosine, distance.nonzero()[:, 0])
 
 
 def _units(rows: Tensor) -> Tensor:
-    wide = rows.double()
-    lengths = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
-    if not bool((lengths > 0).all()):
-        raise ValueError(f"row {int((lengths[:, 0] == 0).nonzero()[0])} is all zeros: its cosines are undefined")
-    return wide / lengths
+    return rows.double() / row_lengths(rows)

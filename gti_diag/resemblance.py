@@ -1,5 +1,6 @@
 """RSA of the new rows against the reference, over all tokens and level by level, with intervals and p-values."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ PERMUTATIONS, PERMUTATIONS_OF_MANY = 999, 119  # the least p is 0.001, and 0.008
 EXACT_TOKENS = 2048  # rank statistics are resampled up to here: memory and time grow with the square
 OVERLAP_K = 10
 OVERLAP_TOKENS = 2048  # neighbours are searched among this many evenly chosen tokens
+LEAST_ORDERS = 200  # tokens that can be permuted in fewer ways cannot reach the p of 0.01 that a verdict asks for
 FEWEST = 4  # three tokens have three pairs: no correlation worth the name
 
 
@@ -28,8 +30,9 @@ def resemblance(
     source: str | None,
     generator: Callable[[str], torch.Generator],
     exact: bool = False,
+    stored: torch.dtype | None = None,
 ) -> dict:
-    """The `rsa` part of an analysis; zero rows are left out and counted.
+    """The `rsa` part of an analysis; zero rows are left out and counted. `stored` is the rows' type on disk, where another.
 
     With several levels, tokens are permuted within their level for the p-value over all codes: that tokens of one level
     resemble each other more than those of another is no evidence that codes mean anything. `exact` sorts every pair for
@@ -38,32 +41,33 @@ def resemblance(
     usable = ((rows != 0).any(1) & (vectors != 0).any(1)).cpu()
     if levels is not None and len(levels.unique()) < 2:
         levels = None
-    within = None if levels is None else levels[usable]
-    found = _agreement(rows[usable], vectors[usable], generator, "all", exact, within)
+
+    def spaces(members: Tensor) -> tuple[Space, Space]:
+        return Space(rows[members], "the new rows", stored), Space(vectors[members], "the reference")
+
+    everything, within = spaces(usable), None if levels is None else levels[usable]
+    found = _agreement(everything, generator, "all", exact, within)
     found |= {"reference": source, "dropped_zero_rows": int((~usable).sum()), "levels": {}}
-    found["alignment"] = _alignment(rows[usable], vectors[usable], found["undefined"])
+    found["alignment"] = _alignment(everything, found["undefined"])
     for level in [] if levels is None else levels.unique().tolist():
-        members = usable & (levels == level)
-        found["levels"][str(level)] = _agreement(rows[members], vectors[members], generator, f"level {level}", exact)
+        found["levels"][str(level)] = _agreement(spaces(usable & (levels == level)), generator, f"level {level}", exact)
     return found
 
 
 def _agreement(
-    rows: Tensor,
-    vectors: Tensor,
+    spaces: tuple[Space, Space],
     generator: Callable[[str], torch.Generator],
     purpose: str,
     exact: bool,
     within: Tensor | None = None,
 ) -> dict:
-    n = len(rows)
+    n = len(spaces[0])
     found: dict[str, Any] = {
         "tokens": n,
         "pairs": n * (n - 1) // 2,
         "permuted": "within levels" if within is not None else "freely",
     }
     undefined: dict[str, str] = {}
-    spaces = Space(rows, "the new rows"), Space(vectors, "the reference")
     for name, statistic in (("pearson", rsa.pearson_rsa), ("spearman", rsa.spearman_rsa)):
         entry = Measured()
         if n < FEWEST:
@@ -80,14 +84,15 @@ def _agreement(
     return {**found, "rho_a": rank.values.get("rho_a"), "undefined": undefined}
 
 
-def _alignment(rows: Tensor, vectors: Tensor, undefined: dict[str, str]) -> dict:
+def _alignment(spaces: tuple[Space, Space], undefined: dict[str, str]) -> dict:
     """Agreement beyond pairwise similarities: CKA, Procrustes distance, shared neighbours."""
-    found, spaces = Measured(), (Space(rows, "the new rows"), Space(vectors, "the reference"))
+    found, n = Measured(), len(spaces[0])
     found.add("cka", lambda: alignment.linear_cka(*spaces, debiased=False))
     found.add("cka_debiased", lambda: alignment.linear_cka(*spaces, debiased=True))
     found.add("procrustes", lambda: alignment.procrustes_distance(*spaces))
-    some = torch.linspace(0, len(rows) - 1, min(len(rows), OVERLAP_TOKENS)).round().long().to(rows.device)
-    found.add("neighbourhood_overlap", lambda: alignment.neighbourhood_overlap(rows[some], vectors[some], k=OVERLAP_K))
+    some = torch.linspace(0, n - 1, min(n, OVERLAP_TOKENS)).round().long().to(spaces[0].rows.device)
+    few = [Space(space.rows[some], space.name, space.dtype) for space in spaces]
+    found.add("neighbourhood_overlap", lambda: alignment.neighbourhood_overlap(*few, k=OVERLAP_K))
     undefined |= {f"alignment.{name}": reason for name, reason in found.undefined.items()}
     return found.values | {"neighbours": OVERLAP_K, "overlap_by_chance": OVERLAP_K / max(1, len(some) - 1)}
 
@@ -113,6 +118,12 @@ def _statistic(
     else:
         entry.add("interval", lambda: rsa.rsa_interval(rows, vectors, statistic=statistic, samples=SAMPLES,
                                                        confidence=CONFIDENCE, generator=generator("bootstrap")))  # fmt: skip
+    groups = [n] if within is None else torch.bincount(within).tolist()
+    orders = math.prod(math.factorial(min(size, 20)) for size in groups)
+    if orders < LEAST_ORDERS:
+        entry.values["p_value"] = None
+        entry.undefined["p_value"] = f"{n} tokens have {orders} orders only: no agreement could be told from chance"
+        return
     draws = PERMUTATIONS_OF_MANY if many else PERMUTATIONS
     entry.add("p_value", lambda: rsa.mantel_test(rows, vectors, statistic=statistic, permutations=draws, within=within,
                                                  generator=generator("mantel")).p_value)  # fmt: skip

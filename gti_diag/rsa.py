@@ -64,7 +64,7 @@ def spearman_rsa(x: Rows, y: Rows, *, exact: bool = False) -> float:
     bins of 1/131,072 of the range, memory stays at a copy of the rows, and the result differs from that of exact midranks by about
     1e-8 at 10 million pairs and 3e-9 at 300 million. `exact` sorts any number of pairs (40 bytes each).
 
-    Raises: ValueError as `pearson_rsa`.
+    Raises: ValueError as `pearson_rsa`, or if the typical row differs from the others by rounding only.
     Source: Kriegeskorte, Mur & Bandettini 2008, doi 10.3389/neuro.06.004.2008.
     """
     sums = rank_sums(*_prepared(x, y), exact=exact)
@@ -75,7 +75,7 @@ def rho_a(x: Rows, y: Rows, *, exact: bool = False) -> float:
     """12 sum (R - mean)(S - mean) / (P^3 - P) over the midranks R, S of the P pairs: what Spearman's correlation is on average if ties
     are broken at random. Nearer 0 than it where there are ties; the fair number when a reference is nearly all ties (categories).
 
-    Raises: ValueError as `pearson_rsa`.
+    Raises: ValueError as `spearman_rsa`.
     Source: Schuett et al. 2023, doi 10.7554/eLife.82566; the convention of rsatoolbox 0.3.2, `compare(method="rho-a")`.
     """
     sums = rank_sums(*_prepared(x, y), exact=exact)
@@ -190,7 +190,7 @@ def _permutation(labels: Int[Tensor, " tokens"], generator: torch.Generator) -> 
 
 def _prepared(x: Rows, y: Rows) -> tuple[Tensor, Tensor]:
     first, second = paired(x, y, fewest=3)
-    return first.offsets, second.offsets
+    return first.comparable, second.comparable
 
 
 class _Pearson:

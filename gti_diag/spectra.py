@@ -250,6 +250,7 @@ def principal_axes(rows: Moments, k: int, *, centred: bool = True) -> Float[Tens
     """The k leading right singular vectors of the rows, as orthonormal columns, largest first.
 
     Raises: ValueError if fewer than k directions stand above the noise.
+    Source: eigenvectors of the Gram matrix; Golub & Van Loan, Matrix Computations (4th ed.), §8.6.
     """
     scatter, noise = rows.scatter(centred=centred), rows.noise(centred=centred)
     dim = len(scatter)
@@ -275,13 +276,16 @@ def leading_axes(parts: Sequence[Float[Tensor, "_ dim"]], k: int) -> Float[Tenso
     Raises: ValueError if fewer than k directions stand above the noise.
     Source: Lehoucq, Sorensen & Yang, ARPACK Users' Guide (1998).
     """
+    if not all(map(len, parts)):
+        raise ValueError("a group without rows has no axes")
     centre = torch.stack([_mean(part) for part in parts]).mean(0)
     stacked = torch.cat(
         [(tile / len(part) ** 0.5).float() for part in parts for tile in wide_tiles(part, centre=centre)]
     )
     scale = float(torch.linalg.vector_norm(stacked, dtype=torch.float64))
-    if scale == 0:
-        raise ValueError(f"k = {k} principal axes: the rows span 0")
+    if not 0 < scale < torch.inf:
+        fault = "the rows span 0" if scale == 0 else "a row holds NaN or infinity"
+        raise ValueError(f"k = {k} principal axes: {fault}")
     stacked /= scale
     if min(stacked.shape) <= 4 * k:  # too few for an iteration: take them all
         s, vectors = torch.linalg.svd(stacked.double(), full_matrices=False)[1:]

@@ -14,6 +14,7 @@ HALF = 0.5  # the principal subspace of text: as many axes as carry half of its 
 MOST_AXES = 512  # … but no more: eigenvectors of 8,192 columns take memory and minutes
 ISOTROPIC_DRAWS = 4  # 1 for more than 4,096 rows, where the draws hardly differ
 BAND = 4.0  # standard deviations: noise leaves this band once in 16,000 times
+CROWD = 0.01  # of the vocabulary's spread: rows that near are one point to the model
 NEIGHBOURS = 5
 NEIGHBOUR_TOKENS = 1024  # the neighbours of at most this many new tokens are listed
 
@@ -31,7 +32,8 @@ def relate(new: dict, text: dict, rows: Tensor, ours: Summary, theirs: Summary, 
         "centroid_distance", lambda: relation.centroid_distance(ours.mean[None], mean=theirs.mean, dispersion=spread)
     )
     found.add("norm_shift", lambda: _norm_shift(new["norm"], text["norm"]))
-    found.add("text_subspace_energy", lambda: relation.subspace_energy(rows, _need(axes), mean=ours.mean).share)
+    found.add("text_subspace_energy", lambda: _energy(rows, _need(axes), ours))
+    found.add("crowded_rows", lambda: _crowded(new, ours.nearest, CROWD * spread))
     found.add("text_angle", lambda: _mean_angle(ours, _need(axes)))
     found.add("mahalanobis", lambda: _mahalanobis(rows, theirs.moments) / dim**0.5)
     found.add("mean_cosine_to_text", lambda: relation.mean_cross_cosine(
@@ -68,9 +70,24 @@ def _directions(directions):
 def _mean_angle(ours: Summary, axes: Tensor) -> float:
     """Mean principal angle in degrees between the leading axes of the new rows and as many of text, 16 at most."""
     if ours.axes is None:
-        raise ValueError("the new rows span too few directions to compare them with text's")
+        raise ValueError(ours.floor or "the new rows span too few directions to compare them with text's")
     k = min(ours.axes.shape[1], axes.shape[1])
     return float(torch.rad2deg(relation.principal_angles(axes[:, :k], ours.axes[:, :k]).mean()))
+
+
+def _energy(rows: Tensor, axes: Tensor, ours: Summary) -> float:
+    if ours.floor is not None:
+        raise ValueError(ours.floor)
+    return relation.subspace_energy(rows, axes, mean=ours.mean).share
+
+
+def _crowded(new: dict, nearest: Tensor | None, radius: float) -> int:
+    """How many rows have another within `radius`, zero rows included; scaled up where only some rows were searched."""
+    if not radius > 0:
+        raise ValueError("the text rows have no dispersion to compare with")
+    zero = new["zero_rows"]
+    share = 0.0 if nearest is None else float((nearest <= radius).double().mean())
+    return round(share * (new["count"] - zero)) + (zero if zero > 1 else 0)
 
 
 def isotropic_null(count: int, axes: Tensor, *, generator: torch.Generator) -> dict:

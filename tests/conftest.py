@@ -20,7 +20,6 @@ CORE = [
     "jackknife",
     "spearman",
     "alignment",
-    "uncertainty",
 ]
 install_import_hook([f"gti_diag.{name}" for name in CORE], "beartype.beartype")
 

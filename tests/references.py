@@ -1,6 +1,7 @@
 """The definitions once more, literally: loops over pairs and float64, no closed forms. Slow and short."""
 
 import math
+import statistics
 
 import numpy as np
 
@@ -63,9 +64,8 @@ def dispersion(rows):
 
 
 def median_dispersion(rows):
-    middle = np.array([sorted(column)[(len(column) - 1) // 2] for column in rows.T])
-    distances = sorted(np.linalg.norm(row - middle) for row in rows)
-    return distances[(len(distances) - 1) // 2]
+    middle = np.array([statistics.median(column) for column in rows.T])
+    return statistics.median(np.linalg.norm(row - middle) for row in rows)
 
 
 def isoscore(rows):

@@ -1,4 +1,4 @@
-"""Literal, slow transcriptions of the definitions behind rsa.py, alignment.py and uncertainty.py: Python floats, loops, no tricks."""
+"""Literal, slow transcriptions of the definitions behind rsa.py and alignment.py: Python floats, loops, no tricks."""
 
 import math
 from itertools import permutations
@@ -102,12 +102,3 @@ def neighbourhood_overlap(x, y, k) -> float:
         return set(sorted(others, key=lambda j: -cosine(rows[i], rows[j]))[:k])
 
     return sum(len(nearest(x, i) & nearest(y, i)) for i in range(len(x))) / (k * len(x))
-
-
-def permutation_p_value(observed, null) -> float:
-    return (1 + sum(value >= observed for value in null)) / (1 + len(null))
-
-
-def two_sided_by_absolute_value(observed, null) -> float:
-    """scikit-bio's convention, for comparison."""
-    return (1 + sum(abs(value) >= abs(observed) for value in null)) / (1 + len(null))

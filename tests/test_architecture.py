@@ -23,7 +23,6 @@ CORE = {
         "spearman",
         "jackknife",
         "alignment",
-        "uncertainty",
     )
 }
 # Rooms from the bottom up; a room may import the rooms before it, and itself where it is a folder.
@@ -107,7 +106,6 @@ def test_core_is_pure(name):
         "gti_diag.spectra",
         "gti_diag.geometry",
         "gti_diag.spearman",
-        "gti_diag.uncertainty",
     }
     assert {s for s in siblings if room_of(s) != "core"} == set(), "the core imports no outer room"
     assert {".".join(s.split(".")[:2]) for s in siblings} <= machinery, "only shared machinery crosses the core"

@@ -138,6 +138,7 @@ def row(model: str, case: str, label: str, analysis: dict, *, reference: bool) -
         "median_dispersion_ratio": new["median_dispersion_ratio"],
         "unique_rows": new["unique_rows"],
         "near_duplicates": new["near_duplicates"],
+        "crowded_rows": new["crowded_rows"],
         "effective_rank_centred": new["effective_rank_centred"],
         "null_low": matrix["null"]["measures"]["effective_rank_centred"]["low"],
         "text_subspace_energy": new["text_subspace_energy"],
@@ -193,7 +194,8 @@ def page(found: list[dict]) -> str:
     ]
     for e in found:
         rank = "–" if e["effective_rank_centred"] is None else f"{e['effective_rank_centred']:.1f}"
-        rsa = "–" if e["rsa"] is None else "{:.2f} [{:.2f}, {:.2f}]".format(e["rsa"], *(e["rsa_interval"] or (0, 0)))
+        rsa = "–" if e["rsa"] is None else f"{e['rsa']:.2f}"
+        rsa += " [{:.2f}, {:.2f}]".format(*e["rsa_interval"]) if e["rsa_interval"] else ""
         mark = e["verdict"] if e["verdict"] == e["expected"] else f"**{e['verdict']}**"
         lines.append(
             f"| {e['model']} | {e['case']} | {'yes' if e['reference'] else 'no'} | {e['expected']} | {mark} "

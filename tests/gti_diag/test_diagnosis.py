@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 import gti_diag
 import gti_diag.report
 from gti_diag.errors import InputError
+from tests.conftest import vocabulary_like
 
 TOKENS = [f"<{letter}_{code}>" for letter in "abc" for code in range(20)]
 KEYS = {
@@ -50,11 +51,17 @@ def resized(text):
     return text.mean(0) + 1e-9**0.5 * shape
 
 
+def half(trained, start):
+    return torch.where(torch.arange(len(TOKENS))[:, None] % 2 == 0, trained, start.double())
+
+
 CASES = {
     "mean": (lambda text: text.mean(0).expand(len(TOKENS), -1), "collapsed"),
     "mean_resizing": (resized, "collapsed"),
     "zeros": (lambda text: torch.zeros(len(TOKENS), text.shape[1]), "collapsed"),
     "one outlier": (lambda text: torch.cat([text.mean(0).expand(len(TOKENS) - 1, -1), text[:1] * 30]), "collapsed"),
+    "half never trained": (lambda text: half(grounded(text), text.mean(0)), "degenerate"),
+    "half still resized": (lambda text: half(grounded(text), resized(text)), "degenerate"),
     "few distinct rows": (lambda text: text[:6].repeat(10, 1), "degenerate"),
     "random": (random_like, "unstructured"),
     "shuffled": (lambda text: grounded(text).flip(0), "unstructured"),
@@ -174,7 +181,7 @@ def test_memory_limit_streams_and_agrees(tiny_lm, monkeypatch):
 
 def test_nan_rows_are_refused(tiny_lm):
     folder = rewrite(tiny_lm("broken", new_tokens=TOKENS), lambda text: torch.full((60, text.shape[1]), torch.nan))
-    with pytest.raises(InputError, match=r"60 rows of group new hold NaN or infinity \(first: token id \d+\)"):
+    with pytest.raises(InputError, match=r"60 rows of group new hold NaN .* \(first: token id \d+\)"):
         gti_diag.diagnose(folder)
 
 
@@ -219,3 +226,121 @@ def test_drift_finds_the_old_rows_that_moved(tiny_lm):
     assert drift["text"]["moved"] == 2 and drift["text"]["largest_relative"] == pytest.approx(0.5, rel=1e-6)
     assert {entry["id"] for entry in drift["text"]["farthest"]} == {5, 7} and "new" not in drift
     assert analysis["tokens"]["rule"].startswith("60 tokens that the base")
+
+
+def plain(tmp_path, text, new, dtype=torch.float32):
+    file = tmp_path / "rows.safetensors"
+    save_file({"w": torch.cat([text, new]).to(dtype)}, file)
+    return {"checkpoint": file, "new": f"{len(text)}:{len(text) + len(new)}"}
+
+
+def judged(asked, **options):
+    analysis = gti_diag.diagnose(**asked, **options)
+    json.dumps(analysis, allow_nan=False)
+    return analysis["matrices"]["input"]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_rows_of_every_float_type_are_measured(tmp_path, dtype):
+    text = 10 * vocabulary_like(300, 24)
+    np.save(tmp_path / "r.npy", codebook().numpy())
+    asked = plain(tmp_path, text, grounded(text.double()).float()[:60], getattr(torch, dtype))
+    found = judged(asked, reference=tmp_path / "r.npy")
+    assert found["dtype"] == dtype and set(found["groups"]["new"]["undefined"]) <= {"alpha_req"}
+    assert found["rsa"]["spearman"]["value"] > 0.1 and found["verdict"]["label"] == "healthy"
+
+
+def test_rows_below_the_rounding_of_their_type_have_no_shape(tmp_path):
+    text = 10 * vocabulary_like(300, 24)
+    np.save(tmp_path / "r.npy", codebook().numpy())
+    near = text.mean(0) * (1 + 1e-4 * torch.randn(60, 24, generator=torch.Generator().manual_seed(0)))
+    found = judged(plain(tmp_path, text, near, torch.float8_e4m3fn), reference=tmp_path / "r.npy")
+    new = found["groups"]["new"]
+    assert new["dispersion"] <= new["precision_floor"] and found["verdict"]["label"] == "collapsed"
+    shapes = (
+        "effective_rank_centred",
+        "mean_cosine_centred",
+        "two_nn",
+        "hubness",
+        "text_subspace_energy",
+        "text_angle",
+    )
+    assert all(new[name] is None and new["undefined"][name] for name in shapes)
+    assert found["rsa"]["pearson"]["value"] is None and found["rsa"]["spearman"]["value"] is None
+
+
+def test_an_outlier_does_not_make_neighbours_of_rounding(tmp_path):
+    text = vocabulary_like(300, 24)
+    new = resized(text.double()).float()
+    new[7] += 3
+    found = judged(plain(tmp_path, text, new, torch.bfloat16))["groups"]["new"]
+    assert found["dispersion"] > found["precision_floor"] > found["median_dispersion"]
+    assert found["effective_rank_centred"] == pytest.approx(1, abs=0.1)
+    assert found["two_nn"] is found["hubness"] is found["mean_cosine_centred"] is None
+
+
+def test_crowded_rows_are_those_with_another_within_a_hundredth_of_the_spread(tmp_path):
+    text, new = vocabulary_like(300, 24).double(), vocabulary_like(40, 24, seed=1).double()
+    radius = 0.01 * float((text - text.mean(0)).square().sum(1).mean().sqrt())
+    step = torch.nn.functional.normalize(vocabulary_like(2, 24, seed=2).double(), dim=1) * radius
+    new[5], new[6], new[8] = new[4] + 0.9 * step[0], new[7] + 1.1 * step[1], 0
+    found = judged(plain(tmp_path, text, new, torch.float64))["groups"]["new"]
+    assert (found["crowded_rows"], found["near_duplicates"]) == (2, 0)  # one zero row has no twin
+    new[9] = 0
+    assert judged(plain(tmp_path, text, new, torch.float64))["groups"]["new"]["crowded_rows"] == 4
+
+
+def test_norms_that_differ_by_rounding_have_a_histogram(tmp_path):
+    text = vocabulary_like(300, 24)
+    one = torch.arange(1.0, 25.0)
+    orders = [torch.randperm(24, generator=torch.Generator().manual_seed(i)) for i in range(40)]
+    counts = judged(plain(tmp_path, text, torch.stack([one[order] for order in orders])))["groups"]["new"]["norm"]
+    assert sum(counts["histogram"]["counts"]) == 40
+
+
+def test_noise_is_seen_without_text_samples_too(tmp_path):
+    text = vocabulary_like(100, 24)
+    noise = text.std() * torch.randn(150, 24, generator=torch.Generator().manual_seed(0))
+    found = judged(plain(tmp_path, text, noise))
+    assert found["null"]["samples"] == 0 and "too few" in found["null"]["undefined"]
+    assert found["verdict"]["label"] == "unstructured"
+    few = judged(plain(tmp_path, text, text.repeat(2, 1)[:150] + 0.1 * noise))
+    assert any("was not judged" in reason["text"] for reason in few["verdict"]["reasons"])
+
+
+def test_as_many_new_rows_as_text_has_are_compared_with_samples(tmp_path):
+    text = vocabulary_like(120, 24)
+    assert judged(plain(tmp_path, text, vocabulary_like(100, 24, seed=1)))["null"]["samples"] > 0
+
+
+@pytest.mark.parametrize("tokens", [4, 5])
+def test_so_few_tokens_that_chance_cannot_be_told_are_not_called_unstructured(tmp_path, tokens):
+    text = vocabulary_like(300, 24)
+    new = vocabulary_like(tokens, 24, seed=1)
+    np.save(tmp_path / "r.npy", new.numpy())
+    found = judged(plain(tmp_path, text, new), reference=tmp_path / "r.npy")
+    assert found["rsa"]["pearson"]["value"] == pytest.approx(1) and found["rsa"]["pearson"]["p_value"] is None
+    assert found["verdict"]["label"] == "healthy" and "orders" in found["verdict"]["reasons"][-1]["text"]
+
+
+def test_one_ordinary_new_row_is_healthy_by_its_distance(tmp_path):
+    text = vocabulary_like(300, 24)
+    reason = judged(plain(tmp_path, text, vocabulary_like(1, 24, seed=1)))["verdict"]["reasons"][0]
+    assert reason["measure"] == "centroid_distance" and reason["value"] > 0.1
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e200])
+def test_rows_that_cannot_be_computed_with_are_refused_by_id(tmp_path, value):
+    new = vocabulary_like(20, 24, seed=1).double()
+    new[3, 2] = value
+    with pytest.raises(InputError, match=r"rows of group new .* token id 303"):
+        judged(plain(tmp_path, vocabulary_like(300, 24).double(), new, torch.float64))
+
+
+def test_a_base_with_nan_is_refused_by_name(tiny_lm):
+    base = tiny_lm("base")
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.embed_tokens.weight"][5] = torch.nan
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"base.*NaN or infinity"):
+        gti_diag.diagnose(tiny_lm("new", new_tokens=TOKENS), base=base)

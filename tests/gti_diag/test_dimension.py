@@ -206,3 +206,12 @@ def test_a_search_made_once_serves_all_measures_of_neighbourhoods():
     assert dimension.hubness(rows, near=near) == dimension.hubness(rows)
     with pytest.raises(ValueError, match="2 neighbours of each row: hubness needs 10"):
         dimension.hubness(rows, near=dimension.nearest_others(rows, k=2))
+
+
+def test_hubness_refuses_ties_that_the_order_of_the_rows_would_decide():
+    rows = vocabulary_like(16, 12).repeat(8, 1)  # the 7 copies of a row are equally near
+    with pytest.raises(ValueError, match="128 rows have neighbours 4 and 5 equally far"):
+        dimension.hubness(rows, k=4)
+    few = vocabulary_like(200, 12)
+    few[:2] = few[2]
+    assert dimension.hubness(few, k=4) > 0

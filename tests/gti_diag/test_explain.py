@@ -23,8 +23,13 @@ def test_every_measure_and_verdict_of_an_analysis_has_a_page(tiny_lm, tmp_path):
         "neighbours",
         "drift",
         "rho_a",
+        "null",
+        "isotropic",
+        "crowded_rows",
+        *("silhouette", "siblings", "strangers", "cophenetic"),
         "p_value",
     } - BOOKKEEPING
+    shown |= {name for level in found["hierarchy"]["levels"].values() for name in level}
     shown |= {"cka", "cka_debiased", "procrustes", "neighbourhood_overlap"}
     shown |= {reason["measure"] for reason in found["verdict"]["reasons"]}
     assert all(lookup(name).one_line for name in shown)

@@ -392,3 +392,15 @@ def test_interval_refuses():
             rsa_interval(x, y, generator=seeded(), **options)
     with pytest.raises(ValueError, match="too few different tokens"):
         rsa_interval(x[:4], y[:4], generator=seeded())
+
+
+@pytest.mark.parametrize("statistic", [rsa.spearman_rsa, rsa.rho_a])
+def test_ranks_of_rounding_are_refused_although_one_row_is_far_off(statistic):
+    generator = torch.Generator().manual_seed(0)
+    hugging = (1 + 2e-3 * torch.randn(60, 16, generator=generator)).to(torch.bfloat16)
+    hugging[7] = torch.randn(16, generator=generator)
+    with pytest.raises(ValueError, match=r"typical row of x .* rounding to bfloat16"):
+        statistic(hugging, torch.randn(60, 4, generator=generator))
+    copies = torch.ones(60, 16, dtype=torch.bfloat16)
+    copies[:20] = torch.randn(20, 16, generator=generator).to(torch.bfloat16)
+    statistic(copies, torch.randn(60, 4, generator=generator))  # exact copies tie: no noise

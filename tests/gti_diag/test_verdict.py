@@ -52,7 +52,7 @@ def test_without_a_reference_healthy_admits_what_was_not_tested():
     [
         ({"unique_rows": 1, "dispersion_ratio": 0.0}, "unique_rows"),
         ({"dispersion_ratio": 3e-5}, "dispersion_ratio"),
-        ({"dispersion_ratio": 1.4, "median_dispersion_ratio": 0.0}, "median_dispersion_ratio"),
+        ({"dispersion_ratio": 1.4, "median_dispersion_ratio": 0.0, "crowded_rows": 99}, "median_dispersion_ratio"),
         ({"zero_rows": 100}, "zero_rows"),
         ({"dispersion": 5e-5, "precision_floor": 1e-4}, "dispersion"),
         ({"count": 1, "centroid_distance": 0.001}, "centroid_distance"),
@@ -67,6 +67,8 @@ def test_collapsed(changes, measure):
     "changes,measure",
     [
         ({"near_duplicates": 100, "unique_rows": 16}, "near_duplicates"),
+        ({"crowded_rows": 30}, "crowded_rows"),
+        ({"median_dispersion_ratio": 0.0, "crowded_rows": 60}, "crowded_rows"),
         ({"effective_rank_centred": 30.0}, "effective_rank_centred"),
     ],
 )
@@ -80,6 +82,7 @@ def test_degenerate(changes, measure):
     [
         {"value": 0.01, "interval": [-0.02, 0.04], "p_value": 0.3},
         {"value": 0.12, "interval": [0.001, 0.24], "p_value": 0.02},
+        {"value": 0.04, "interval": [0.01, 0.07], "p_value": 0.001},
         {"value": 0.02, "interval": [0.01, 0.03], "p_value": 0.001},
         {"value": -0.3, "interval": [-0.4, -0.2], "p_value": 1.0},
     ],
@@ -87,6 +90,30 @@ def test_degenerate(changes, measure):
 def test_unstructured_by_reference(pearson):
     found = judge(matrix(rsa={"pearson": pearson}))
     assert found["label"] == "unstructured" and "RSA" in found["reasons"][0]["text"]
+
+
+def test_a_weak_but_sure_agreement_counts_whatever_its_interval():
+    assert (
+        judge(matrix(rsa={"pearson": {"value": 0.09, "interval": [-0.01, 0.2], "p_value": 0.001}}))["label"]
+        == "healthy"
+    )
+
+
+def test_agreement_that_could_not_be_compared_with_chance_is_no_evidence():
+    rsa = {"pearson": {"value": 1.0, "interval": None, "p_value": None}, "undefined": {"pearson.p_value": "4 tokens"}}
+    found = judge(matrix(rsa=rsa))
+    assert found["label"] == "healthy" and "was not tested: 4 tokens" in found["reasons"][-1]["text"]
+
+
+def test_a_text_null_that_could_not_be_drawn_is_told():
+    made = matrix()
+    made["null"] = {"measures": {}, "undefined": "the vocabulary has 50 rows"}
+    assert any("50 rows" in reason["text"] for reason in judge(made)["reasons"])
+
+
+def test_few_rows_are_never_noise():
+    few = {"count": 3, "unique_rows": 3, "effective_rank_centred": 91.0, "text_subspace_energy": 0.2}
+    assert judge(matrix(rsa=None, **few))["label"] == "healthy"
 
 
 def test_unstructured_by_noise_needs_both_spectrum_and_directions():
@@ -98,7 +125,8 @@ def test_unstructured_by_noise_needs_both_spectrum_and_directions():
 
 def test_one_distinct_new_row_is_not_called_collapsed():
     one = {"count": 1, "unique_rows": 1, "dispersion": 0.0, "dispersion_ratio": 0.0, "effective_rank_centred": None}
-    assert judge(matrix(rsa=None, **one))["label"] == "healthy"
+    found = judge(matrix(rsa=None, **one))
+    assert found["label"] == "healthy" and found["reasons"][0]["measure"] == "centroid_distance"
 
 
 def test_worse_labels_win():
