@@ -51,8 +51,8 @@ THRESHOLDS = {
     "rsa_p_value": Threshold(
         0.01,
         "One in a hundred random starts may pass by luck, not one in twenty. Of 1,200 groups without a relation (gaussian rows, "
-        "shuffled grounded rows, words; two models) 10 passed the RSA and its p, 5 the levels too. That the interval "
-        "exclude 0 is not asked for: it stopped none of the ten, and failed starts from descriptions at p = 0.001.",
+        "shuffled grounded rows, words; two models) 6 passed the RSA and its p, 5 the levels too. That the interval "
+        "exclude 0 is not asked for: it stopped none of the six, and failed starts from descriptions at p = 0.001.",
     ),
     "rsa": Threshold(
         0.05,
