@@ -142,24 +142,29 @@ def test_levels_come_from_the_letter():
     assert levels_of(["<a_7>", "<|b_0|>", "<c_12>", "<item_9>"]) == [1, 2, 3, 1]
 
 
-def test_sentencepiece_tokenizers_cut_codes_as_intended(tmp_path):
+@pytest.mark.parametrize("name, kind, size", [("Llama", "bpe", 300), ("Llama", "unigram", 290), ("GPTSw3", "bpe", 300)])
+def test_sentencepiece_tokenizers_cut_codes_as_intended(tmp_path, name, kind, size):
     import sentencepiece
-    from transformers import LlamaTokenizer
 
     from ..conftest import TEXT
 
     (tmp_path / "text").write_text("\n".join(TEXT * 20))
     sentencepiece.SentencePieceTrainer.train(
-        input=str(tmp_path / "text"), model_prefix=str(tmp_path / "tokenizer"), vocab_size=300, model_type="bpe",
+        input=str(tmp_path / "text"), model_prefix=str(tmp_path / "tokenizer"), vocab_size=size, model_type=kind,
         byte_fallback=True, minloglevel=2,
     )  # fmt: skip
-    (tmp_path / "tokenizer.model").rename(tmp_path / "sp.model")
-    tokenizer = LlamaTokenizer(vocab_file=str(tmp_path / "sp.model"))
-    model = _llama(len(tokenizer))
-    ids = extend(model, tokenizer, CODES)
-    for text, expected in (("<a_1><b_2>", [1, 7]), ("x<a_1>y", [1]), ("a lamp <a_0> <b_4>", [0, 9])):
-        found = tokenizer(text, add_special_tokens=False)["input_ids"]
-        assert [i for i in found if i in ids] == [ids[k] for k in expected]
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "tokenizer_config.json").write_text(f'{{"tokenizer_class": "{name}Tokenizer"}}')
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)  # from tokenizer.model, the only file with pieces
+    assert tokenizer.is_fast == (name == "Llama")
+    assert len(tokenizer) >= size
+    plain = copy.deepcopy(tokenizer)
+    ids = extend(_llama(len(tokenizer)), tokenizer, CODES)
+    lamp = plain("a lamp", add_special_tokens=False)["input_ids"]
+    for text, expected in (("<a_1><b_2>", [ids[1], ids[7]]), ("a lamp<a_0><b_4>", [*lamp, ids[0], ids[9]])):
+        assert tokenizer(text, add_special_tokens=False)["input_ids"] == expected
+    assert tokenizer("a lamp", add_special_tokens=False)["input_ids"] == lamp
+    assert plain.decode(lamp) == "a lamp"
 
 
 def _llama(rows):
