@@ -1,6 +1,7 @@
 """Extend a tokenizer and a model by named tokens, and keep the sidecar file `gti.json` that says so."""
 
 import json
+import math
 import os
 import re
 from collections import Counter
@@ -73,6 +74,8 @@ def extend(
             raise InputError(f"token {token!r} is in the vocabulary already: choose another name")
         if count > 1:
             raise InputError(f"token {token!r} is listed {count} times: list it once")
+        if token.isalpha():
+            raise InputError(f"token {token!r} would change how ordinary text is cut: mark it, as in '<{token}>'")
     before = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
     # special=False: `skip_special_tokens` and serving engines would drop codes from generated text.
     plain = {"normalized": False, "lstrip": False, "rstrip": False, "special": False}
@@ -138,8 +141,11 @@ def start_rows(
     """Rows for `count` new tokens of one matrix, by the statistics of its own `trained` rows.
 
     Raises:
-        InputError: an unknown `init`, or one that lacks its descriptions or codebooks.
+        InputError: an unknown `init`, or one that lacks its descriptions or codebooks; an infinite spread.
     """
+    for name, spread in (("sigma", sigma), ("share", share)):
+        if spread is not None and not (math.isfinite(spread) and spread >= 0):
+            raise InputError(f"{name} is {spread}: give a finite number, 0 or more")
     if init not in INITS:
         raise InputError(f"init {init!r} is unknown: use one of {', '.join(INITS)}")
     if init in ("description", "codebook") and described is None:

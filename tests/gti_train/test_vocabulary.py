@@ -77,6 +77,8 @@ def test_a_padded_matrix_keeps_its_multiple_and_never_shrinks(tiny_lm):
     (["<a_0>", "<a_0>"], "'<a_0>' is listed 2 times"),
     ([], "no tokens to add"),
     (["ther"], "change how ordinary text is cut"),
+    (["zzq"], "'zzq' would change how ordinary text is cut: mark it, as in '<zzq>'"),
+    (["oak d"], "tokens such as 'oak d' change how ordinary text is cut"),
 ])  # fmt: skip
 def test_collisions_are_refused(tiny_lm, tokens, message):
     model, tokenizer = load_language_model(tiny_lm())
@@ -130,6 +132,8 @@ def test_output_rows_start_from_output_statistics(tiny_lm, tmp_path):
     ({"levels": [1, 2]}, "levels has 2 entries for 10 tokens"),
     ({"codebooks": torch.ones(3, 2)}, "codebooks has 3 entries for 10 tokens"),
     ({"dtype": "float8"}, "dtype 'float8' is unknown"),
+    ({"init": "gaussian", "share": float("inf")}, "share is inf: give a finite number"),
+    ({"init": "random", "sigma": float("nan")}, "sigma is nan: give a finite number"),
 ])  # fmt: skip
 def test_bad_input_leaves_nothing_behind(tiny_lm, tmp_path, change, message):
     source = tiny_lm()
