@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "constant_past"
+# What models hand to every attention and the mask says already, or what matters in training or to other kernels only.
+WITHOUT_EFFECT = {"is_causal", "sliding_window", "dropout", "position_ids", "use_cache", "output_attentions"}
 
 
 def use_constant_past(model: "PreTrainedModel") -> None:
@@ -37,13 +39,19 @@ def constant_past_attention(
     *,
     scaling: float | None = None,
     softcap: float | None = None,
-    **_: object,
+    **others: object,
 ) -> tuple[Tensor, None]:
     """softmax(cap(scaling · q kᵀ) + mask) v, where no gradient goes to keys and values before the queries.
 
     query is batch × heads × length × dim, key and value batch × groups × (past + length) × dim; the result is
     batch × length × heads × dim. The softmax is in float32.
+
+    Raises:
+        ValueError: the model attends in a way that is not known here (sinks, a bias by position, …).
     """
+    unknown = sorted(name for name, value in others.items() if value is not None and name not in WITHOUT_EFFECT)
+    if unknown:
+        raise ValueError(f"attention by {', '.join(unknown)} is not known here")
     batch, heads, length, dim = query.shape
     groups, past = key.shape[1], key.shape[2] - length
     scaling = dim**-0.5 if scaling is None else scaling

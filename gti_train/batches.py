@@ -15,7 +15,7 @@ from torch import Tensor
 from gti_diag.errors import InputError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from gti_train.prompts import Example
 
@@ -60,6 +60,11 @@ def prompt_ids(prompt: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
+def most_tokens(model: "PreTrainedModel", limit: int) -> int:
+    """`limit`, or less where the model knows fewer positions."""
+    return min(limit, getattr(model.config.get_text_config(), "max_position_embeddings", None) or limit)
+
+
 def encode(
     example: "Example", tokenizer: "PreTrainedTokenizerBase", *, new: Collection[int], max_tokens: int
 ) -> Encoded:
@@ -77,7 +82,8 @@ def encode(
     ids = (*prompt, *answer, *end)
     if len(ids) > max_tokens:
         raise InputError(
-            f"item {example.item_id!r} takes {len(ids)} tokens: shorten it, or raise max_tokens={max_tokens}"
+            f"item {example.item_id!r} takes {len(ids)} tokens, {max_tokens} is the most: "
+            "cut descriptions to fewer words (--words)"
         )
     live = next((i for i, token in enumerate(ids[:-1]) if token in new), len(ids) - 1)
     return Encoded(ids, len(prompt), live)

@@ -51,7 +51,13 @@ Kinds = Annotated[
     ),
 ]
 Words = Annotated[int, typer.Option(min=1, help="Descriptions are cut to this many words.")]
-Dtype = Annotated[str, typer.Option(help="bfloat16 | float32: of the frozen weights; new rows train in float32.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        metavar="bfloat16|float16|float32",
+        help="How weights are written [default: as they are stored; from a .gguf file bfloat16].",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress: files and exit code only.")]
 
 
@@ -166,13 +172,15 @@ def extend(
         float, typer.Option(min=0, help="Part of the old rows' covariance that a gaussian start has.")
     ] = 1.0,
     seed: Seed = 0,
-    dtype: Dtype = "bfloat16",
+    dtype: Dtype = None,
 ) -> None:
     """Add new tokens to a model and its tokenizer: an ordinary checkpoint, and gti.json that says what is new."""
     from .vocabulary import extend_checkpoint
 
     if (sids is None) == (tokens is None):
         raise InputError("say which tokens to add: either --sids DIR or --tokens LIST")
+    if sids is None and (items is not None or init in ("description", "codebook")):
+        raise InputError(f"--items and --init {init} are for --sids: a catalogue does not describe --tokens")
     codes: dict = {"tokens": _tokens(tokens)} if tokens is not None else {}
     if sids is not None:
         from .catalogue import read_catalogue
@@ -230,13 +238,20 @@ def ground(
     ] = 0,
     keep: Annotated[int, typer.Option(min=1, help="States kept; older ones are removed.")] = 2,
     track: Annotated[
-        str, typer.Option(metavar="LIST", help="Trackers that accelerate knows, such as tensorboard,wandb.")
+        str,
+        typer.Option(
+            metavar="LIST", help="Trackers that accelerate knows, such as tensorboard,wandb; files: OUT.logs."
+        ),
     ] = "",
     seed: Seed = 0,
-    dtype: Dtype = "bfloat16",
+    dtype: Dtype = None,
     quiet: Quiet = False,
 ) -> None:
-    """Teach the new rows what they stand for, from texts, while the rest of the model stays as it is."""
+    """Teach the new rows what they stand for, from texts, while the rest of the model stays as it is.
+
+    With --save-every, the same command again goes on where a killed run was. Several processes share every batch:
+    torchrun --nproc-per-node 4 -m gti_train.cli ground CKPT …, or accelerate launch -m gti_train.cli ground CKPT …
+    """
     from gti_diag.cli import parse_bytes
 
     from .catalogue import read_catalogue
@@ -245,6 +260,7 @@ def ground(
     from .prompts import grounding_examples
     from .prompts import hold_out as hold_out_items
     from .semantic_ids import load_sids
+    from .vocabulary import read_sidecar
 
     catalogue, made = read_catalogue(items), load_sids(sids)
     asked: dict[str, Any] = {"kinds": _kinds(kinds), "seed": seed, "words": words}
@@ -258,6 +274,12 @@ def ground(
     config = GroundingConfig(
         steps=steps, learning_rate=learning_rate, cache_bytes=parse_bytes(cache, "--cache"), **loop, **watched
     )
+    new = read_sidecar(checkpoint).new_tokens
+    if missing := sorted(set(made.tokens) - set(new)):
+        raise InputError(
+            f"{missing[0]!r} of {sids} is no new token of {checkpoint} ({len(missing)} are not): "
+            "extend a model with these semantic IDs, or name the ones that it was extended with"
+        )
     then = LoopConfig(steps=then_steps, learning_rate=then_lr, **loop) if then_steps else None
     with _steps(quiet, steps + then_steps) as progress:
         options: dict[str, Any] = {"dtype": dtype, "save_every": save_every, "keep": keep, "progress": progress}
@@ -265,7 +287,7 @@ def ground(
         ground_checkpoint(
             checkpoint, out, examples=examples, config=config, held_out=held, then=then, track=trackers, **options
         )
-    typer.echo(f"{len(made.tokens)} tokens grounded in {len(catalogue.items)} items: {out}")
+    typer.echo(f"{len(new)} tokens grounded in {len(catalogue.items)} items: {out}")
 
 
 def _sizes(text: str) -> tuple[int, ...]:

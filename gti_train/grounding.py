@@ -1,12 +1,13 @@
 """The grounding stage: teach new rows their meaning from text while everything else stays frozen."""
 
-import contextlib
+import gc
 import inspect
 import json
 import logging
+import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain, islice
@@ -19,18 +20,30 @@ from torch import Tensor
 from gti_diag.errors import InputError
 from gti_diag.tiles import workers
 from gti_train.attention import use_constant_past
-from gti_train.batches import Encoded, collate, encode, order, shared
-from gti_train.loop import LoopConfig, Part, StepRecord, Trackers, evaluate, join_processes, together, train, world
-from gti_train.models import atomic_directory, best_dtype, load_language_model, parse_dtype
+from gti_train.batches import Encoded, collate, encode, most_tokens, order, shared
+from gti_train.loop import (
+    LoopConfig,
+    Part,
+    StepRecord,
+    Trackers,
+    check_finite,
+    evaluate,
+    join_processes,
+    together,
+    train,
+    world,
+)
+from gti_train.models import atomic_directory, best_dtype, check_place, load_language_model, parse_dtype
 from gti_train.new_rows import NewRows, exact_loss
 from gti_train.prefixes import Prefixes, past
-from gti_train.state import Saving, run_name
+from gti_train.state import METRICS, SECOND, Saving, check_folder, clear_folder, newest_step, run_name
 from gti_train.unfrozen import unfreeze
 from gti_train.vocabulary import (
     Sidecar,
     matrices,
     read_codebooks,
     read_sidecar,
+    rows_of,
     save_extended,
     trained_ids,
 )
@@ -41,9 +54,11 @@ if TYPE_CHECKING:
     from gti_train.prompts import Example
 
 log = logging.getLogger(__name__)
-METRICS = "metrics.jsonl"
+WATCHED = ("held_out_loss", "rsa")
 # What one more micro-batch costs, in live tokens: reading the weights on a CPU, launching kernels on a GPU.
 OVERHEAD_CPU, OVERHEAD_GPU = 64, 2048
+# Ways to a loss, the cheapest first, and what the body of a model must take for each.
+WAYS = {"split": {"inputs_embeds", "position_ids", "past_key_values"}, "whole": {"inputs_embeds"}}
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,9 @@ class GroundingConfig:
     every: steps between evaluations (geometry; held-out loss where examples are held out); 0 for none.
     patience: evaluations without a better value of `watch` before stopping; None never stops early.
     watch: held_out_loss (least is best) or rsa (most is best); the best rows are what remains.
+
+    Raises:
+        InputError: as `LoopConfig`; something else to watch.
     """
 
     steps: int = 150
@@ -70,6 +88,11 @@ class GroundingConfig:
     every: int = 0
     patience: int | None = None
     watch: str = "held_out_loss"
+
+    def __post_init__(self) -> None:
+        if self.watch not in WATCHED:
+            raise InputError(f"{self.watch!r} cannot be watched: use one of {', '.join(WATCHED)}")
+        _ = self.loop  # refuses what the loop cannot run
 
     @property
     def loop(self) -> LoopConfig:
@@ -168,7 +191,9 @@ def answers(
 ) -> Answers:
     """The cheapest way that agrees with `model(input_ids, labels).loss` on an example of each direction.
 
-    Models differ in what they do around embeddings and head; asking the model is surer than a list of names.
+    Models differ in what they do around embeddings and head, and in what they hand to their attention; asking the
+    model is surer than a list of names. Each way is tried with our attention, then with the model's own, which is
+    also what the loss to agree with is taken by.
     """
     takes = inspect.signature(model.base_model.forward).parameters
     common: dict[str, Any] = {"pad": pad, "micro_tokens": config.micro_tokens}
@@ -177,19 +202,34 @@ def answers(
     sample = [encoded[i] for i in probe]
     exact = Answers(model, rows, sample, way="exact", **common)
     tolerance = 1e-3 if model.dtype == torch.float32 else 3e-2
-    expected = evaluate(exact, range(len(sample)), batch=1)
+    own, expected = model.config._attn_implementation, _probed(exact, batch=1)
     budget = {"overhead": _overhead(model), "limit": config.micro_tokens}
-    for way, needs in (("split", {"inputs_embeds", "position_ids", "past_key_values"}), ("whole", {"inputs_embeds"})):
-        if not needs <= set(takes):
-            continue
-        prefixes = Prefixes(model, sample, schedule=[], budget=0, **budget) if way == "split" else None
-        trial = Answers(model, rows, sample, way=way, prefixes=prefixes, **common)
-        if abs(evaluate(trial, range(len(sample)), batch=2) / expected - 1) < tolerance:
-            if way == "split":
-                prefixes = _prefixes(model, encoded, config, train_count=train_count)
-            return Answers(model, rows, encoded, way=way, prefixes=prefixes, **common)
-    log.warning("%s has an unknown head: grounding takes the slow exact path", type(model).__name__)
+
+    def agrees(way: str) -> bool:
+        try:
+            prefixes = Prefixes(model, sample, schedule=[], budget=0, **budget) if way == "split" else None
+            found = _probed(Answers(model, rows, sample, way=way, prefixes=prefixes, **common), batch=2)
+        except Exception as error:  # other caches, other shapes, other arguments: whatever it is, this way does not fit
+            log.debug("%s does not run %s: %s", type(model).__name__, way, error)
+            return False
+        return abs(found / expected - 1) < tolerance
+
+    for attend in (use_constant_past, lambda model: model.set_attn_implementation(own)):
+        attend(model)
+        for way, needs in WAYS.items():
+            if needs <= set(takes) and agrees(way):
+                split = way == "split"
+                prefixes = _prefixes(model, encoded, config, train_count=train_count) if split else None
+                return Answers(model, rows, encoded, way=way, prefixes=prefixes, **common)
+    log.warning("%s runs none of the fast ways: grounding takes the slow exact one", type(model).__name__)
     return Answers(model, rows, encoded, way="exact", **common)
+
+
+@torch.no_grad()
+def _probed(objective: Answers, *, batch: int) -> float:
+    """The summed loss of the objective's examples, in this process alone: another may fail where it does not."""
+    batches = torch.arange(len(objective.encoded)).split(batch)
+    return sum(float(part()) for indices in batches for part in objective.parts(indices.tolist()))
 
 
 def _overhead(model: "PreTrainedModel") -> int:
@@ -215,45 +255,57 @@ def ground(
     held_out: Sequence["Example"] = (),
     geometry: Callable[[Tensor], dict[str, float]] | None = None,
     saving: Saving | None = None,
+    rows: NewRows | None = None,
 ) -> Iterator[StepRecord]:
     """Train the rows `ids` of `model` on answers alone, one record per step; `model` always holds the result.
 
     Only the new rows are parameters (float32 masters), so neither weight decay nor momentum nor clipping can
     see any other weight. The loss of a step is summed over its answer tokens and divided by their number.
     `geometry` measures the input rows at evaluations. With `saving`, the run resumes from its newest state.
+    `rows` are the new rows of a caller who wants them in float32 afterwards.
 
     Raises:
-        InputError: no examples, or one of them is empty or too long; a state of another run.
+        InputError: no examples, or one of them is empty or too long; a state of another run; a loss that is not finite.
     """
     if not examples:
         raise InputError("no examples to ground on: give at least one")
     source = held_out if config.watch == "held_out_loss" else geometry
     if config.patience is not None and not (config.every and source):
-        raise InputError(f"patience watches {config.watch!r}, which is not measured: set `every` and its source")
-    new = frozenset(ids)
-    encoded = [encode(e, tokenizer, new=new, max_tokens=config.max_tokens) for e in chain(examples, held_out)]
+        raise InputError(
+            f"patience watches {config.watch!r}, which is not measured: "
+            "set every (--every) and, for held_out_loss, hold examples out (--hold-out)"
+        )
+    new, longest = frozenset(ids), most_tokens(model, config.max_tokens)
+    encoded = [encode(e, tokenizer, new=new, max_tokens=longest) for e in chain(examples, held_out)]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0  # masked, so any id will do
     model.eval().requires_grad_(False)
-    use_constant_past(model)
-    rows = NewRows(model, ids)
+    rows = NewRows(model, ids) if rows is None else rows
     run = run_name(asdict(config), encoded, *rows.masters.values())
     objective = answers(model, rows, encoded, config, train_count=len(examples), pad=pad)
     parameters = list(rows.masters.values())
     begun = saving.newest(run) if saving else None
     best = begun.best if begun else {}
-    for record, state in train(objective, parameters, config.loop, count=len(examples), state=begun):
+
+    def exhausted() -> bool:
+        return config.patience is not None and bool(best) and best["stale"] >= config.patience
+
+    steps = () if exhausted() else train(objective, parameters, config.loop, count=len(examples), state=begun)
+    for record, state in steps:
         if config.every and (record.step % config.every == 0 or record.step == config.steps):
             values = geometry(rows.masters["input"].data) if geometry else {}
             if held_out:
                 indices = range(len(examples), len(encoded))
-                values["held_out_loss"] = evaluate(objective, indices, batch=config.batch)
+                loss = evaluate(objective, indices, batch=config.batch, device=model.device)
+                check_finite("held-out loss", loss, step=record.step)
+                values["held_out_loss"] = loss
             record = replace(record, evaluation=values)
             best = _better(best, record, parameters, watch=config.watch)
         state.best = best
-        if saving and record.step % saving.every == 0 and world()[0] == 0:
+        last = record.step == config.steps or exhausted()  # saved, so that a second phase never runs this one again
+        if saving and (last or record.step % saving.every == 0) and world()[0] == 0:
             saving.save(state, run)
         yield record
-        if config.patience is not None and best and best["stale"] >= config.patience:
+        if last:
             break
     if config.patience is not None and best:
         for parameter, kept in zip(parameters, best["rows"], strict=True):
@@ -262,9 +314,9 @@ def ground(
 
 
 def _better(best: dict, record: StepRecord, parameters: Sequence[Tensor], *, watch: str) -> dict:
-    if watch not in record.evaluation:
+    value = record.evaluation.get(watch, math.nan)
+    if not math.isfinite(value):
         return best
-    value = record.evaluation[watch]
     sign = -1 if watch.endswith("loss") else 1
     if best and sign * value <= sign * best["value"]:
         return {**best, "stale": best["stale"] + 1}
@@ -301,8 +353,12 @@ def row_geometry(
         found = {}
         for name, quantity in measures.items():
             try:
-                found[name] = float(quantity())
+                value = float(quantity())
             except ValueError:
+                value = math.nan
+            if math.isfinite(value):
+                found[name] = value
+            else:
                 log.debug("%s is undefined for these rows", name)
         return found
 
@@ -316,68 +372,139 @@ def ground_checkpoint(
     examples: Sequence["Example"],
     config: GroundingConfig,
     held_out: Sequence["Example"] = (),
-    dtype: str | torch.dtype = torch.bfloat16,
+    dtype: str | torch.dtype | None = None,
     compute: str = "auto",
     progress: Callable[[StepRecord], None] | None = None,
     save_every: int = 0,
     keep: int = 2,
     then: LoopConfig | None = None,
-    track: Sequence[str] = (),
+    track: Sequence[Any] = (),
 ) -> Sidecar:
     """Ground the new tokens of the extended checkpoint `source`; write the result to the directory `out`.
 
-    Weights are stored as `dtype` and computed in `compute` (auto: bfloat16 where the machine multiplies it
-    fast, else float32). With `save_every`, states go to `out`.state and a killed run resumes from the newest;
-    metrics.jsonl (one line per step) ends up beside the weights. `then` runs the paper's second phase. Under `accelerate launch` or `torchrun` the
-    processes share every batch; the first one writes.
+    Weights are computed with in `compute` (auto: bfloat16 where the machine multiplies it fast, else float32), new
+    rows learn in float32, and all is written as `dtype`, or else as `source` stores it: what is not a new row is
+    read from there again, so it is the same to the bit. `then` runs the paper's second phase, from those weights.
+
+    With `save_every`, states go to `out`.state and a killed run resumes from the newest when it is started again;
+    metrics.jsonl (one line per step) ends up beside the weights; trackers that write files write to `out`.logs. Under
+    `accelerate launch` or `torchrun` the processes share every batch; the first one writes.
 
     Raises:
-        InputError: as `read_sidecar`, `load_language_model`, `ground` and `atomic_directory`.
+        InputError: as `read_sidecar`, `load_language_model`, `ground`, `check_place` and `check_folder`; patience on
+            RSA without codebooks.
     """
     sidecar, codebooks = read_sidecar(source), read_codebooks(source)
-    device = join_processes()
-    first = world()[0] == 0
-    work = Path(out).with_name(Path(out).name + ".state")
-    result = sidecar
-    # The place of the result is claimed before hours are spent on it.
-    with atomic_directory(out) if first else contextlib.nullcontext() as folder:
-        model, tokenizer = load_language_model(source, dtype=best_dtype(device) if compute == "auto" else compute)
-        model.to(device)  # type: ignore[arg-type]
-        matrix = matrices(model)["input"].data
-        trained = matrix[trained_ids(tokenizer, sidecar.ids, rows=len(matrix)).to(device)].cpu()
-        records = ground(
+    if config.patience is not None and config.watch == "rsa" and codebooks is None:
+        raise InputError(
+            f"patience watches rsa, but {source} has no codebooks: extend by semantic IDs, or watch another"
+        )
+    device, out = join_processes(), Path(os.path.abspath(out))
+    first, work = world()[0] == 0, out.with_name(out.name + ".state")
+    if first:
+        check_place(out)
+        check_folder(work)
+    model, tokenizer, start, stored = _to_compute(source, sidecar.ids, dtype=dtype, compute=compute, device=device)
+    rows = NewRows(model, sidecar.ids, start=start)
+    trackers = Trackers(track if first else (), folder=out.with_name(out.name + ".logs"), config=asdict(config))
+    diary = _Diary(work, trackers, progress, step=_reached(work, config))
+    diary.follow(
+        ground(
             model,
             tokenizer,
             examples,
             config,
             ids=sidecar.ids,
             held_out=held_out,
-            geometry=row_geometry(trained, codebooks=codebooks, levels=sidecar.levels) if config.every else None,
+            geometry=_geometry(model, tokenizer, sidecar, codebooks) if config.every else None,
             saving=Saving(work, every=save_every, keep=keep) if save_every else None,
+            rows=rows,
         )
-        if then is not None:
-            saving = Saving(work / "unfrozen", every=save_every, keep=keep) if save_every else None
-            second = unfreeze(model, tokenizer, examples, then, max_tokens=config.max_tokens, saving=saving)
-            records = chain(records, (replace(r, step=r.step + config.steps) for r in second))
-        trackers = Trackers(track if first else (), folder=work, config=asdict(config))
-        for number, record in enumerate(records):
-            result = replace(
-                sidecar, init="gti", seed=config.seed, parent=str(source), stage="ground", step=record.step
-            )
-            if first:
-                _append(work / METRICS, record, first=number == 0)
-                trackers.log(record)
-                if progress is not None:
-                    progress(record)
-        trackers.close()
-        if folder is not None:
-            model.to(parse_dtype(dtype))  # type: ignore[arg-type]
+    )
+    attention = model.config._attn_implementation  # the one that was found to agree with the model's own
+    del model
+    if then is not None:
+        model = _grounded(source, rows, dtype=torch.float32).to(device)  # type: ignore[arg-type]
+        model.set_attn_implementation(attention)
+        saving = Saving(work / SECOND, every=save_every, keep=keep) if save_every else None
+        second = unfreeze(model, tokenizer, examples, then, max_tokens=config.max_tokens, saving=saving)
+        diary.follow(replace(record, step=record.step + config.steps) for record in second)
+        model.to(stored)  # type: ignore[arg-type]
+    elif first:
+        model = _grounded(source, rows, dtype=stored)
+    trackers.close()
+    result = replace(sidecar, init="gti", seed=config.seed, parent=str(source), stage="ground", step=diary.step)
+    if first:
+        with atomic_directory(out) as folder:
             save_extended(model, tokenizer, folder, sidecar=result, codebooks=codebooks)
             shutil.copy(work / METRICS, folder / METRICS)
-    if first:
-        shutil.rmtree(work)
+        clear_folder(work)
     together()
     return result
+
+
+def _to_compute(
+    source: str | os.PathLike[str],
+    ids: Sequence[int],
+    *,
+    dtype: str | torch.dtype | None,
+    compute: str,
+    device: torch.device,
+) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase", dict[str, Tensor], torch.dtype]:
+    """The model in the type to compute in, its tokenizer, and rows `ids` and type of the weights as they are kept."""
+    model, tokenizer = load_language_model(source, dtype=dtype)
+    kept, start = model.dtype, rows_of(model, ids)
+    wanted = best_dtype(device) if compute == "auto" else parse_dtype(compute)
+    if wanted != kept:  # loaded again, not cast: a cast would take the float32 buffers along (rotary frequencies, …)
+        del model
+        model = _instead(source, dtype=wanted)
+    return model.to(device), tokenizer, start, kept  # type: ignore[arg-type]
+
+
+def _grounded(source: str | os.PathLike[str], rows: NewRows, *, dtype: torch.dtype) -> "PreTrainedModel":
+    """The weights of `source` as they were before they were rounded to compute with, and the new rows."""
+    model = _instead(source, dtype=dtype)
+    rows.materialise(model)
+    return model
+
+
+def _instead(source: str | os.PathLike[str], *, dtype: torch.dtype) -> "PreTrainedModel":
+    """Load a model again, once the one before is really gone: the library leaves it in a cycle of references."""
+    gc.collect()
+    return load_language_model(source, dtype=dtype)[0]
+
+
+def _geometry(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", sidecar: Sidecar, codebooks: Tensor | None
+) -> Callable[[Tensor], dict[str, float]]:
+    matrix = matrices(model)["input"].data
+    trained = trained_ids(tokenizer, sidecar.ids, rows=len(matrix)).to(matrix.device)
+    return row_geometry(matrix[trained].cpu(), codebooks=codebooks, levels=sidecar.levels)
+
+
+def _reached(work: Path, config: GroundingConfig) -> int:
+    """The step up to which the states in `work` lead."""
+    second = newest_step(work / SECOND)
+    return config.steps + second if second else newest_step(work)
+
+
+class _Diary:
+    """What is kept of the steps: the last one's number and, in the first process, a line of metrics for each."""
+
+    def __init__(self, work: Path, trackers: Trackers, progress: Callable[[StepRecord], None] | None, *, step: int):
+        self.metrics, self.trackers, self.progress, self.step = work / METRICS, trackers, progress, step
+        self.begun = False
+
+    def follow(self, records: Iterable[StepRecord]) -> None:
+        for record in records:
+            self.step = record.step
+            if world()[0] != 0:
+                continue
+            _append(self.metrics, record, first=not self.begun)
+            self.begun = True
+            self.trackers.log(record)
+            if self.progress is not None:
+                self.progress(record)
 
 
 def _append(metrics: Path, record: StepRecord, *, first: bool) -> None:

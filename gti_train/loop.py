@@ -5,6 +5,7 @@ and gradients are summed, so the step is the same as one process with the whole 
 """
 
 import atexit
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,11 @@ from gti_train.state import State
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """What the loop depends on. `batch` is the global batch, over all processes and micro-batches."""
+    """What the loop depends on. `batch` is the global batch, over all processes and micro-batches.
+
+    Raises:
+        InputError: a negative or infinite learning rate, an unknown schedule.
+    """
 
     steps: int
     batch: int = 16
@@ -35,6 +40,8 @@ class LoopConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.learning_rate) and self.learning_rate >= 0):
+            raise InputError(f"learning rate is {self.learning_rate}: give a finite number, 0 or more")
         schedule(self.warmup + 1, steps=self.steps, warmup=self.warmup, shape=self.schedule)  # refuses an unknown shape
 
 
@@ -88,6 +95,9 @@ def train(
 
     The loss of a step is summed over all its answer tokens and divided by their number, however the batch is
     cut into micro-batches and processes. The states share memory with the run: save or copy them at once.
+
+    Raises:
+        InputError: a loss or a gradient is not finite.
     """
     optimizer = adamw(parameters, learning_rate=config.learning_rate)
     if state is not None:
@@ -110,13 +120,28 @@ def train(
                 parameter.grad = torch.zeros_like(parameter)
             total(parameter.grad)
         norm = nn.utils.clip_grad_norm_(parameters, config.clip)
+        mean = float(total(loss))
+        check_finite("loss", mean, step=step)
+        check_finite("gradient", float(norm), step=step)
         rate = config.learning_rate * schedule(step, steps=config.steps, warmup=config.warmup, shape=config.schedule)
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
         optimizer.zero_grad()
         objective.updated()
-        record = StepRecord(step, float(total(loss)), float(norm), rate, supervised, time.perf_counter() - began)
+        record = StepRecord(step, mean, float(norm), rate, supervised, time.perf_counter() - began)
         yield record, State(step, [p.data for p in parameters], optimizer.state_dict())
+
+
+def check_finite(name: str, value: float, *, step: int) -> None:
+    """Stop a run that has left the numbers.
+
+    Raises:
+        InputError: `value` is infinite or not a number.
+    """
+    if not math.isfinite(value):
+        raise InputError(
+            f"{name} is {value} at step {step}: lower the learning rate, or look for such values in the model"
+        )
 
 
 def differentiated(
@@ -146,14 +171,14 @@ def differentiated(
             yield value
 
 
-def evaluate(objective: Objective, indices: Sequence[int], *, batch: int) -> float:
-    """Mean loss per answer token over the examples `indices`."""
+def evaluate(objective: Objective, indices: Sequence[int], *, batch: int, device: torch.device) -> float:
+    """Mean loss per answer token over the examples `indices`, summed on `device` (which NCCL cannot leave)."""
     rank, size = world()
-    loss = torch.zeros(())
+    loss = torch.zeros((), device=device)
     with torch.no_grad():
         for start in range(0, len(indices), batch):
             for part in objective.parts(indices[start : start + batch][rank::size]):
-                loss += part().cpu()
+                loss += part()
     return float(total(loss)) / objective.supervised(indices)
 
 
@@ -222,5 +247,5 @@ class Trackers:
 
     def close(self) -> None:
         """Finish the trackers' files."""
-        if self.accelerator is not None:
-            self.accelerator.end_training()
+        for tracker in self.accelerator.trackers if self.accelerator is not None else ():
+            tracker.finish()  # not end_training: that takes down the process group under the other processes

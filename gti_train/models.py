@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +41,13 @@ def best_dtype(device: torch.device) -> torch.dtype:
 
 
 def load_language_model(
-    name_or_path: str | os.PathLike[str], *, dtype: str | torch.dtype = torch.bfloat16
+    name_or_path: str | os.PathLike[str], *, dtype: str | torch.dtype | None = None
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """A causal language model in evaluation mode, all parameters frozen, and its tokenizer.
 
-    `name_or_path` is a hub id, a checkpoint directory or a `.gguf` file (de-quantised on loading).
+    `name_or_path` is a hub id, a checkpoint directory or a `.gguf` file (de-quantised on loading). Without `dtype`
+    the weights are as they are stored: of a directory the widest type in it, so that none is rounded; of a hub id
+    the type that its config names; of a `.gguf` file bfloat16.
 
     Raises:
         InputError: nothing there, or not a causal language model with a tokenizer.
@@ -61,15 +64,35 @@ def load_language_model(
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **where)
         with _quiet():
-            model = AutoModelForCausalLM.from_pretrained(name, dtype=parse_dtype(dtype), **loading)
+            kind = stored_dtype(name_or_path) if dtype is None else parse_dtype(dtype)
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=kind, **loading)
     except (OSError, ValueError, KeyError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"cannot load a causal language model from {name_or_path}: {line}") from error
+        raise InputError(f"cannot load a causal language model from {name_or_path}: {_one_line(error)}") from error
     if where:  # the weights are plain now; a config that says "gguf" would not load again
         vars(model.config).pop("quantization_config", None)
         vars(model).pop("hf_quantizer", None)
         model.config.name_or_path = Path(str(name_or_path)).stem
     return model.eval().requires_grad_(False), tokenizer
+
+
+def _one_line(error: Exception) -> str:
+    """The first line of a message, or all of it where that line only announces what follows."""
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines if lines[0].endswith(":") else lines[:1])
+
+
+def stored_dtype(name_or_path: str | os.PathLike[str]) -> str | torch.dtype:
+    """The type to load these weights in without rounding any, as `from_pretrained` takes it."""
+    from gti_diag.checkpoint.far import place
+    from gti_diag.checkpoint.formats import read_weights
+
+    if os.fspath(name_or_path).endswith(".gguf"):
+        return torch.bfloat16
+    if not Path(name_or_path).is_dir():
+        return "auto"
+    tensors = read_weights(*place(os.fspath(name_or_path))).tensors.values()
+    kinds = {tensor.dtype for tensor in tensors if tensor.packing is None} & set(DTYPES.values())
+    return reduce(torch.promote_types, kinds) if kinds else "auto"
 
 
 def _dense() -> dict[str, Any]:
@@ -97,18 +120,10 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary directory beside `path`; on success it takes the place of `path`, on failure it goes.
 
     Raises:
-        InputError: the place cannot be written, or holds something that is not one of our directories.
+        InputError: as `check_place`.
     """
-    target = Path(path)
-    ours = target.is_dir() and ((target / "gti.json").is_file() or not any(target.iterdir()))
-    if target.exists() and not ours:
-        raise InputError(f"{target} is there and no checkpoint of gti-train: name another place, or remove it")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-        temporary.chmod(0o755)
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
+    target = Path(os.path.abspath(path))
+    temporary = _beside(target)
     try:
         yield temporary
         previous = temporary.with_name(temporary.name + "-old")
@@ -120,6 +135,28 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise InputError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Refuse now what `atomic_directory` would refuse after hours of work.
+
+    Raises:
+        InputError: the place cannot be written, or holds something that is not one of our directories.
+    """
+    _beside(Path(os.path.abspath(path))).rmdir()
+
+
+def _beside(target: Path) -> Path:
+    ours = target.is_dir() and ((target / "gti.json").is_file() or not any(target.iterdir()))
+    if target.exists() and not ours:
+        raise InputError(f"{target} is there and no checkpoint of gti-train: name another place, or remove it")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+        temporary.chmod(0o755)
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
+    return temporary
 
 
 @contextlib.contextmanager

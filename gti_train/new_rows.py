@@ -5,7 +5,7 @@ written there after every step. So the frozen model *is* the materialised checkp
 things are ours: gradients flow to the masters from new rows that are looked up, and from their logits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gti_train.vocabulary import matrices, write_rows
+from gti_train.vocabulary import matrices, rows_of, write_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 class NewRows:
     """Float32 masters of the rows `ids`: `input`, and `output` where the head is not tied."""
 
-    def __init__(self, model: "PreTrainedModel", ids: Sequence[int]):
+    def __init__(self, model: "PreTrainedModel", ids: Sequence[int], *, start: Mapping[str, Tensor] | None = None):
+        """`start` are the masters' values where the model holds them rounded."""
         self.ids = list(ids)
-        self.masters = {name: nn.Parameter(weight.data[self.ids].float()) for name, weight in matrices(model).items()}
+        start = rows_of(model, ids) if start is None else start
+        self.masters = {name: nn.Parameter(rows.float().to(model.device)) for name, rows in start.items()}
         # token id -> row of the masters, -1 for frozen tokens
         self.index = torch.full((len(matrices(model)["input"]),), -1)
         self.index[torch.tensor(self.ids)] = torch.arange(len(self.ids))

@@ -1,5 +1,6 @@
 """Resumable state: a numbered file per save, each whole or absent, the newest few kept."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,6 +13,10 @@ import torch
 
 from gti_diag.errors import InputError
 from gti_diag.files import atomic
+
+METRICS = "metrics.jsonl"
+SECOND = "unfrozen"  # where the states of the second phase lie, in the folder of the first
+OURS = [f"{place}{name}" for place in ("", f"{SECOND}/") for name in ("step-*.pt", ".step-*.pt", METRICS)]
 
 
 @dataclass
@@ -79,6 +84,36 @@ def load_state(folder: str | os.PathLike[str], *, run: str) -> State | None:
             f"{found[-1]} is of a run with other settings or data: remove {folder} to begin anew, or name the same"
         )
     return State(**content)
+
+
+def newest_step(folder: str | os.PathLike[str]) -> int:
+    """The step of the newest state in `folder`, 0 where there is none."""
+    found = _states(folder)
+    return int(found[-1].stem.removeprefix("step-")) if found else 0
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder for states that holds something else: it will be cleared in the end.
+
+    Raises:
+        InputError: there is something that no run of ours has written.
+    """
+    others = {folder} if folder.is_file() else {*folder.rglob("*")} - {*_written(folder), folder / SECOND}
+    if others:
+        raise InputError(f"{min(others)} is no state of gti-train: move it, or name another place for the result")
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove the states and metrics in `folder`, and the folder itself if nothing else is there."""
+    for path in _written(folder):
+        path.unlink()
+    for emptied in (folder / SECOND, folder):
+        with contextlib.suppress(OSError):
+            emptied.rmdir()
+
+
+def _written(folder: Path) -> list[Path]:
+    return [path for pattern in OURS for path in folder.glob(pattern)]
 
 
 def _states(folder: str | os.PathLike[str]) -> list[Path]:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gti_train.batches import Encoded, buckets, collate, encode
+from gti_train.batches import Encoded, buckets, collate, encode, most_tokens
 from gti_train.loop import LoopConfig, Part, StepRecord, train, world
 from gti_train.models import best_dtype
 from gti_train.new_rows import head_of, logits_of
@@ -71,9 +71,10 @@ def unfreeze(
     """Train all of `model` (made float32) on the answers of `examples`, one record per step.
 
     Raises:
-        InputError: as `encode`; a state of another run.
+        InputError: as `encode`; a state of another run; a loss that is not finite.
     """
-    encoded = [encode(e, tokenizer, new=(), max_tokens=max_tokens) for e in examples]
+    longest = most_tokens(model, max_tokens)
+    encoded = [encode(e, tokenizer, new=(), max_tokens=longest) for e in examples]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     model.eval().float().requires_grad_(True)  # evaluation mode: no dropout, so that a run can be repeated
     objective, parameters = EveryParameter(model, encoded, pad=pad), list(model.parameters())

@@ -112,7 +112,12 @@ def matrices(model: "PreTrainedModel") -> dict[str, torch.nn.Parameter]:
     return found
 
 
-def write_rows(model: "PreTrainedModel", ids: Sequence[int], rows: dict[str, Tensor]) -> None:
+def rows_of(model: "PreTrainedModel", ids: Sequence[int]) -> dict[str, Tensor]:
+    """Copies of the rows `ids` of each matrix."""
+    return {name: weight.data[list(ids)] for name, weight in matrices(model).items()}
+
+
+def write_rows(model: "PreTrainedModel", ids: Sequence[int], rows: Mapping[str, Tensor]) -> None:
     """Overwrite the rows `ids` of the matrices named in `rows`, in the dtype of the model."""
     for name, weight in matrices(model).items():
         weight.data[torch.as_tensor(ids, device=weight.device)] = rows[name].to(weight)
@@ -175,7 +180,7 @@ def extend_checkpoint(
     seed: int = 0,
     codebooks: Tensor | None = None,
     descriptions: Mapping[str, Sequence[str]] | None = None,
-    dtype: str | torch.dtype = torch.bfloat16,
+    dtype: str | torch.dtype | None = None,
     sigma: float | None = None,
     share: float = 1.0,
 ) -> Sidecar:
@@ -184,7 +189,8 @@ def extend_checkpoint(
     `codebooks` (tokens × k, in the order of `tokens`) is stored beside the weights as the reference for RSA.
     `descriptions` (the texts that describe each token) serve the starts `description` and `codebook`. Input
     rows start from the input matrix, output rows of an untied head from the output matrix. `sigma` is for a random
-    start, `share` for a gaussian one.
+    start, `share` for a gaussian one. Weights are written as `dtype`, or else as they are stored (see
+    `load_language_model`).
 
     Raises:
         InputError: as `load_language_model`, `extend`, `atomic_directory`; unknown `init`; wrong lengths.

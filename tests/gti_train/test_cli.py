@@ -134,9 +134,31 @@ def test_distinct_separates_collisions(command, shop, tmp_path):
     assert "every item has its own code" in command(*arguments, "--distinct")[1]
 
 
+def test_ground_refuses_semantic_ids_of_another_checkpoint(command, shop, tiny_lm, tmp_path):
+    items, sids = shop
+    assert command("extend", tiny_lm(), "--tokens", "<a_0>,<zz_1>", "--out", tmp_path / "mean")[0] == 0
+    arguments = ("ground", tmp_path / "mean", "--items", items, "--sids", sids, "--out", tmp_path / "gti")
+    code, _, err = command(*arguments)
+    assert code == 2
+    assert "'<a_1>' of" in err and "(10 are not)" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("extend", "{tmp}/none", "--tokens", "<x>", "--items", "{items}", "--out", "{tmp}/new"), "are for --sids"),
+        (
+            ("extend", "{tmp}/none", "--tokens", "<x>", "--init", "description", "--out", "{tmp}/new"),
+            "a catalogue does not describe --tokens",
+        ),
+        (
+            ("ground", "{tmp}", "--items", "{items}", "--sids", "{sids}", "--out", "{tmp}/new", "--lr", "-1"),
+            "learning rate is -1",
+        ),
+        (
+            ("ground", "{tmp}", "--items", "{items}", "--sids", "{sids}", "--out", "{tmp}/new", "--watch", "poem"),
+            "'poem' cannot be watched",
+        ),
         (("sids", "{tmp}/none.jsonl", "--out", "{tmp}/new"), "no such file"),
         (("sids", "{items}", "--out", "{tmp}/new", "--codes", "six"), "--codes 'six'"),
         (("sids", "{items}", "--out", "{tmp}/new", "--codes", "6,500"), "distinct vectors for 500 codes"),

@@ -18,10 +18,24 @@ from .grounding_cases import CODES, EXAMPLES
 CONFIG = GroundingConfig(steps=9, batch=4, warmup=2, every=3, learning_rate=3e-3)
 RUN = """
 import sys
+from accelerate.tracking import GeneralTracker
 from gti_train.grounding import ground_checkpoint
 from tests.gti_train.test_distributed import CONFIG, EXAMPLES
+
+class Kept(GeneralTracker):
+    name, requires_logging_directory, tracker = "kept", False, None
+
+    def store_init_configuration(self, values):
+        pass
+
+    def log(self, values, step=None, **_):
+        print("tracked", step)
+
+    def finish(self):
+        print("finished")
+
 ground_checkpoint(sys.argv[1], sys.argv[2], examples=EXAMPLES[:9], held_out=EXAMPLES[9:], config=CONFIG,
-                  compute="float32", dtype="float32")
+                  compute="float32", dtype="float32", track=[Kept()])
 """
 
 
@@ -36,6 +50,7 @@ def test_two_gloo_processes_equal_one(tiny_lm, tmp_path):
         cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split("\n")[-4:] == ["tracked 8", "tracked 9", "finished", ""]
     ground_checkpoint(
         source, tmp_path / "one", examples=EXAMPLES[:9], held_out=EXAMPLES[9:], config=CONFIG,
         compute="float32", dtype="float32",

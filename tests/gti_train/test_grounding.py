@@ -5,11 +5,13 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from gti_diag.errors import InputError
 from gti_train.batches import order
-from gti_train.grounding import Answers, GroundingConfig, ground, ground_checkpoint, row_geometry
-from gti_train.loop import LoopConfig, StepRecord, Trackers, differentiated
+from gti_train.grounding import Answers, GroundingConfig, _better, answers, ground, ground_checkpoint, row_geometry
+from gti_train.loop import LoopConfig, StepRecord, Trackers, differentiated, evaluate
 from gti_train.models import load_language_model
 from gti_train.new_rows import NewRows
 from gti_train.optim import schedule
@@ -17,6 +19,7 @@ from gti_train.prefixes import Prefixes
 from gti_train.unfrozen import EveryParameter
 from gti_train.vocabulary import extend, extend_checkpoint, matrices, read_sidecar
 
+from ..conftest import tiny_config
 from .grounding_cases import CODES, EXAMPLES, encoded, extended, reference_gradients, reference_loss
 
 CONFIG = GroundingConfig(steps=30, batch=4, learning_rate=5e-3, warmup=3)
@@ -171,8 +174,98 @@ def test_early_stop_leaves_the_best_rows(tiny_lm):
 def test_patience_needs_something_to_watch(tiny_lm):
     model, tokenizer, ids = extended(tiny_lm())
     for change in ({"every": 5}, {"watch": "rsa", "every": 5}, {"every": 0}):
-        with pytest.raises(InputError, match="which is not measured: set `every` and its source"):
+        with pytest.raises(InputError, match="which is not measured: set every"):
             next(ground(model, tokenizer, EXAMPLES, GroundingConfig(patience=1, **change), ids=ids))
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"watch": "banana"}, "'banana' cannot be watched: use one of held_out_loss, rsa"),
+    ({"learning_rate": -1.0}, "learning rate is -1.0: give a finite number"),
+    ({"learning_rate": float("nan")}, "learning rate is nan"),
+    ({"schedule": "steep"}, "schedule 'steep' is unknown"),
+])  # fmt: skip
+def test_settings_are_refused_before_anything_is_loaded(change, message):
+    with pytest.raises(InputError, match=message):
+        GroundingConfig(**change)
+
+
+def test_patience_on_rsa_needs_codebooks(tiny_lm, tmp_path):
+    extend_checkpoint(tiny_lm(), tmp_path / "mean", tokens=CODES)
+    config = GroundingConfig(steps=2, every=1, patience=1, watch="rsa")
+    with pytest.raises(InputError, match=r"patience watches rsa, but .*mean has no codebooks"):
+        ground_checkpoint(tmp_path / "mean", tmp_path / "gti", examples=EXAMPLES, config=config)
+
+
+@pytest.mark.parametrize("rates", [(1e38, 0.0), (0.0, 1e38)])
+def test_a_run_that_leaves_the_numbers_is_refused(tiny_lm, tmp_path, rates):
+    extend_checkpoint(tiny_lm(), tmp_path / "mean", tokens=CODES)
+    config = GroundingConfig(steps=1, learning_rate=rates[0], warmup=0)
+    then = LoopConfig(steps=2, learning_rate=rates[1], warmup=0)
+    with pytest.raises(InputError, match=r"is (nan|inf) at step \d: lower the learning rate"):
+        ground_checkpoint(tmp_path / "mean", tmp_path / "gti", examples=EXAMPLES, config=config, then=then)
+    assert not (tmp_path / "gti").exists()
+
+
+def test_a_held_out_loss_that_is_no_number_is_refused(tiny_lm):
+    model, tokenizer, ids = extended(tiny_lm())
+    config = GroundingConfig(steps=1, learning_rate=1e38, warmup=0, every=1)
+    with pytest.raises(InputError, match=r"held-out loss is (nan|inf) at step 1"):
+        list(ground(model, tokenizer, EXAMPLES[:8], config, ids=ids, held_out=EXAMPLES[8:]))
+
+
+def test_a_value_that_is_no_number_is_not_an_improvement():
+    record = StepRecord(2, 1.0, 1.0, 1e-3, 1, 0.1, {"held_out_loss": float("nan")})
+    best = {"value": 3.0, "step": 1, "stale": 0, "rows": []}
+    assert _better(best, record, [], watch="held_out_loss") == best
+    assert row_geometry(torch.randn(9, 4))(torch.full((3, 4), float("nan"))) == {}
+
+
+def test_sequences_are_no_longer_than_the_positions_of_the_model(tiny_lm):
+    model, tokenizer, ids = extended(tiny_lm())
+    model.config.max_position_embeddings = 8
+    with pytest.raises(InputError, match="tokens, 8 is the most"):
+        next(ground(model, tokenizer, EXAMPLES, CONFIG, ids=ids))
+
+
+MOE = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "head_dim": 8}
+UNUSUAL = {
+    # family: what its config needs, and the way that remains
+    "gpt_oss": ({"num_local_experts": 4, **MOE}, "split"),  # attention sinks
+    "deepseek_v3": ({"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "num_key_value_heads": 4, **MOE, **LATENT}, "whole"),
+    "lfm2": ({"layer_types": ["conv", "full_attention"]}, "whole"),  # a state that is no key and value
+    "llama4_text": ({"num_local_experts": 2, "interleave_moe_layer_step": 1, **MOE}, "exact"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", UNUSUAL)
+def test_unusual_models_are_grounded_by_a_way_that_fits(tiny_lm, tiny_tokenizer, family):
+    _, tokenizer = load_language_model(tiny_lm())
+    changes, way = UNUSUAL[family]
+    config = tiny_config(family, len(tokenizer), False)
+    config.update(changes)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    ids = extend(model, tokenizer, CODES)
+    sequences, own = encoded(tokenizer, ids), model.config._attn_implementation
+    expected = float(reference_loss(model, sequences)) / sum(s.supervised for s in sequences)
+    goal = answers(model, NewRows(model, ids), sequences, CONFIG, train_count=10, pad=2)
+    assert goal.way == way
+    found = evaluate(goal, range(10), batch=10, device=model.device)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert (model.config._attn_implementation == own) == (family in ("gpt_oss", "llama4_text"))
+
+
+def test_an_evaluation_is_summed_where_the_processes_can_add_it_up(monkeypatch):
+    class Nothing:
+        side_by_side = False
+        supervised = len
+        parts = staticmethod(lambda indices: [])
+
+    seen = []
+    monkeypatch.setattr("gti_train.loop.total", lambda loss: seen.append(loss.device) or torch.zeros(()))
+    evaluate(Nothing, [0], batch=1, device=torch.device("meta"))
+    assert seen == [torch.device("meta")]
 
 
 def test_the_loss_of_the_second_phase_is_the_models_own(tiny_lm):
@@ -235,6 +328,75 @@ def test_checkpoint_in_checkpoint_out(tiny_lm, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir() if p.name != "base") == ["gti", "mean"]
 
 
+@pytest.mark.parametrize("tied, rows", [(True, None), (False, 416)])
+def test_a_float32_checkpoint_survives_computing_in_bfloat16(tiny_lm, tmp_path, monkeypatch, tied, rows):
+    monkeypatch.setattr("gti_train.grounding.best_dtype", lambda device: torch.bfloat16)
+    extend_checkpoint(tiny_lm(tied=tied, rows=rows), tmp_path / "mean", tokens=CODES, init="gaussian")
+    config = GroundingConfig(steps=3, batch=4, learning_rate=1e-5, warmup=0)
+    ids = ground_checkpoint(tmp_path / "mean", tmp_path / "gti", examples=EXAMPLES, config=config).ids
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("mean", "gti"))
+    assert before.keys() == after.keys()
+    for name, old in before.items():
+        new = after[name]
+        assert new.dtype == torch.float32
+        if "embed_tokens" in name or "lm_head" in name:
+            assert 0 < (new[ids] - old[ids]).abs().max() < 4e-5  # three small steps, and no rounding to bfloat16
+            old[ids] = new[ids]
+        assert torch.equal(old, new), name
+
+
+def test_no_two_models_are_held_at_once(tiny_lm, tmp_path, monkeypatch):
+    import weakref
+
+    extend_checkpoint(tiny_lm(), tmp_path / "mean", tokens=CODES)
+    loaded, alive = [], []
+
+    def load(*place, **options):
+        alive.append(sum(model() is not None for model in loaded))
+        model, tokenizer = load_language_model(*place, **options)
+        loaded.append(weakref.ref(model))
+        return model, tokenizer
+
+    monkeypatch.setattr("gti_train.grounding.load_language_model", load)
+    given = {"config": GroundingConfig(steps=1, every=1), "then": LoopConfig(steps=1), "compute": "bfloat16"}
+    ground_checkpoint(tmp_path / "mean", tmp_path / "gti", examples=EXAMPLES, **given)
+    assert alive == [0, 0, 0]
+
+
+def test_the_second_phase_starts_from_unrounded_weights(tiny_lm, tmp_path, monkeypatch):
+    monkeypatch.setattr("gti_train.grounding.best_dtype", lambda device: torch.bfloat16)
+    extend_checkpoint(tiny_lm(), tmp_path / "mean", tokens=CODES, init="gaussian")
+    phases = [GroundingConfig(steps=1, learning_rate=1e-5, warmup=0), LoopConfig(steps=1, learning_rate=1e-6, warmup=0)]
+    ground_checkpoint(tmp_path / "mean", tmp_path / "gti", examples=EXAMPLES, config=phases[0], then=phases[1])
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("mean", "gti"))
+    assert all((after[name] - old).abs().max() < 2e-5 for name, old in before.items())
+    assert all(new.dtype == torch.float32 for new in after.values())
+
+
+def test_a_folder_beside_the_result_that_is_not_ours_is_kept(tiny_lm, tmp_path):
+    extend_checkpoint(tiny_lm(), tmp_path / "mean", tokens=CODES)
+    (tmp_path / "gti.state").mkdir()
+    (tmp_path / "gti.state" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match=r"thesis\.tex is no state of gti-train"):
+        ground_checkpoint(tmp_path / "mean", tmp_path / "gti", examples=EXAMPLES, config=CONFIG)
+    assert (tmp_path / "gti.state" / "thesis.tex").read_text() == "years of work"
+
+
+def test_what_trackers_write_stays(tiny_lm, tmp_path, monkeypatch):
+    class Files(Trackers):
+        def __init__(self, names, *, folder, config):
+            super().__init__((), folder=folder, config=config)
+            folder.mkdir()
+            (folder / "events").touch()
+
+    monkeypatch.setattr("gti_train.grounding.Trackers", Files)
+    extend_checkpoint(tiny_lm(), tmp_path / "mean", tokens=CODES)
+    config = GroundingConfig(steps=1)
+    ground_checkpoint(tmp_path / "mean", tmp_path / "gti", examples=EXAMPLES, config=config, track=["files"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "gti", "gti.logs", "mean"]
+    assert (tmp_path / "gti.logs" / "events").is_file()
+
+
 def test_the_second_phase_moves_every_parameter(tiny_lm, tmp_path):
     extend_checkpoint(tiny_lm(), tmp_path / "mean", tokens=CODES, dtype="float32")
     phases = [GroundingConfig(steps=2, batch=10), LoopConfig(steps=12, batch=10, learning_rate=3e-3, warmup=2)]
@@ -249,7 +411,7 @@ def test_the_second_phase_moves_every_parameter(tiny_lm, tmp_path):
     assert not any(torch.equal(a, b) for a, b in zip(start.parameters(), end.parameters(), strict=True))
 
 
-def test_bad_input_is_refused_before_anything_is_written(tiny_lm, tmp_path):
+def test_bad_input_is_refused_before_anything_is_written(tiny_lm, tmp_path, monkeypatch):
     base = tiny_lm()
     with pytest.raises(InputError, match="gti-train extend"):
         ground_checkpoint(base, tmp_path / "out", examples=EXAMPLES, config=CONFIG)
@@ -259,6 +421,9 @@ def test_bad_input_is_refused_before_anything_is_written(tiny_lm, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="is there and no checkpoint of gti-train"):
         ground_checkpoint(tmp_path / "mean", tmp_path / "file", examples=EXAMPLES, config=CONFIG)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="is there and no checkpoint of gti-train"):
+        ground_checkpoint("mean", ".", examples=EXAMPLES, config=CONFIG)
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "file").read_text() == "mine"
 

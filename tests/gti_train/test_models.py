@@ -1,14 +1,23 @@
 """Models come in from every form that is promised; checkpoints go out whole or not at all."""
 
 import importlib.util
+import json
 import stat
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from gti_diag.errors import InputError
-from gti_train.models import atomic_directory, best_dtype, load_language_model, save_language_model
+from gti_train.models import (
+    atomic_directory,
+    best_dtype,
+    check_place,
+    load_language_model,
+    save_language_model,
+    stored_dtype,
+)
 
 
 def test_directory_round_trip(tiny_lm, tmp_path):
@@ -20,6 +29,31 @@ def test_directory_round_trip(tiny_lm, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     assert same("kettle")["input_ids"] == tokenizer("kettle")["input_ids"]
     assert all(stat.S_IMODE(f.stat().st_mode) & 0o044 for f in (tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_weights_are_loaded_as_they_are_stored(tiny_lm, dtype):
+    folder = tiny_lm(dtype=dtype)
+    assert load_language_model(folder)[0].dtype == dtype
+    # a config that says less than the files hold must not round them
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float16"}))
+    assert load_language_model(folder)[0].dtype == dtype
+
+
+def test_of_several_types_the_widest_holds_all(tmp_path):
+    save_file(
+        {"a": torch.ones(2, dtype=torch.bfloat16), "b": torch.ones(2, dtype=torch.float16)}, tmp_path / "x.safetensors"
+    )
+    assert stored_dtype(tmp_path) == torch.float32
+    assert stored_dtype("owner/name") == "auto"
+
+
+def test_a_message_that_announces_reasons_is_given_with_them(tiny_lm):
+    folder = tiny_lm()
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"one of: \(1\) a"):
+        load_language_model(folder)
 
 
 @pytest.mark.slow
@@ -67,7 +101,18 @@ def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="is there and no checkpoint of gti-train"), atomic_directory(tmp_path):
         pass
+    with pytest.raises(InputError, match="is there and no checkpoint of gti-train"):
+        check_place(tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_place_is_checked_without_a_trace(tmp_path, monkeypatch):
+    check_place(tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "thesis.tex").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="is there and no checkpoint of gti-train"):
+        check_place(".")
 
 
 def test_the_dtype_for_computing_is_one_the_machine_has():

@@ -1,5 +1,6 @@
 """A killed run resumes from its last complete state and ends, bit for bit, where it would have ended."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,8 @@ import torch
 
 from gti_diag.errors import InputError
 from gti_train.grounding import GroundingConfig, ground_checkpoint
-from gti_train.state import State, load_state, save_state
+from gti_train.loop import LoopConfig
+from gti_train.state import State, check_folder, clear_folder, load_state, newest_step, save_state
 from gti_train.vocabulary import extend_checkpoint
 
 from .grounding_cases import CODES, EXAMPLES
@@ -78,7 +80,7 @@ def test_sigkill_and_resume_is_bitwise_invisible(tiny_lm, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    assert not (tmp_path / "killed").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "killed.state", "mean"]
     assert sorted(p.stem for p in (tmp_path / "killed.state").glob("*.pt")) == ["step-00000003", "step-00000006"]
 
     resumed: list[int] = []
@@ -93,6 +95,72 @@ def test_sigkill_and_resume_is_bitwise_invisible(tiny_lm, tmp_path):
 
 
 def _timeless(line):
-    import json
-
     return {key: value for key, value in json.loads(line).items() if key != "seconds"}
+
+
+def test_what_is_not_of_a_run_is_neither_taken_over_nor_removed(tmp_path):
+    folder = tmp_path / "out.state"
+    check_folder(folder)
+    save_state(state(3), folder, run="r", keep=2)
+    save_state(state(4), folder / "unfrozen", run="r", keep=2)
+    (folder / ".step-00000006-x.pt").touch()  # of a save that was killed
+    check_folder(folder)
+    assert newest_step(folder) == 3
+    (folder / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match=r"thesis.tex is no state of gti-train: move it"):
+        check_folder(folder)
+    clear_folder(folder)
+    assert [p.name for p in folder.iterdir()] == ["thesis.tex"]
+    (folder / "thesis.tex").unlink()
+    clear_folder(folder)
+    assert not folder.exists()
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def run(tiny_lm, tmp_path):
+    """Ground to a folder, or until a step after which nothing more happens; gives its steps and its weights."""
+    source = tmp_path / "mean"
+    extend_checkpoint(tiny_lm(), source, tokens=CODES, init="gaussian")
+
+    def go(name, *, kill=None, **changes):
+        def progress(record):
+            if record.step == kill:
+                raise Killed
+
+        given = {"examples": EXAMPLES[:8], "held_out": EXAMPLES[8:], "compute": "float32", **changes}
+        sidecar = ground_checkpoint(source, tmp_path / name, progress=progress, **given)
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        return sidecar, [json.loads(x)["step"] for x in lines], (tmp_path / name / "model.safetensors").read_bytes()
+
+    def killed_and_whole(kill, **changes):
+        with pytest.raises(Killed):
+            go("killed", kill=kill, **changes)
+        return go("killed", **changes), go("whole", **changes)
+
+    return killed_and_whole
+
+
+def test_a_run_killed_after_its_last_state_is_a_grounded_one(run):
+    (sidecar, steps, weights), whole = run(6, config=GroundingConfig(steps=6, batch=4), save_every=3)
+    assert (sidecar.init, sidecar.stage, sidecar.step) == ("gti", "ground", 6)
+    assert (steps, weights) == whole[1:]
+
+
+def test_a_run_killed_in_its_second_phase_keeps_all_metrics(run):
+    then = LoopConfig(steps=5, batch=4)
+    resumed, whole = run(11, config=GroundingConfig(steps=7, batch=4), then=then, save_every=3)
+    assert resumed[1] == list(range(1, 13))
+    assert resumed[1:] == whole[1:]
+    assert resumed[0].step == 12
+
+
+def test_a_run_killed_right_after_its_early_stop_trains_no_further(run):
+    config = GroundingConfig(steps=40, batch=4, every=1, patience=1, learning_rate=5e-2)
+    stop = 2
+    resumed, whole = run(stop, config=config, save_every=1)
+    assert whole[1][-1] == stop  # what this test is about
+    assert resumed[1:] == whole[1:]
