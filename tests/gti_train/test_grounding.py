@@ -72,6 +72,26 @@ def test_two_hundred_steps_are_algorithm_1(tiny_lm, tied):
         torch.testing.assert_close(weight.data[ids], weights[name].data[ids], rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_gradients_are_those_of_pefts_trainable_tokens(tiny_lm, tied):
+    from peft import TrainableTokensConfig, get_peft_model
+
+    model, tokenizer, ids = extended(tiny_lm(tied=tied))
+    sequences, rows = encoded(tokenizer, ids), NewRows(model, ids)
+    prefixes = Prefixes(model, sequences, schedule=[], budget=0, overhead=64, limit=1024)
+    goal = Answers(model, rows, sequences, way="split", pad=2, micro_tokens=1024, prefixes=prefixes)
+    list(differentiated(goal, range(10), list(rows.masters.values()), 1))
+    targets = {"input": "embed_tokens"} if tied else {"input": "embed_tokens", "output": "lm_head"}
+    peer = get_peft_model(model, TrainableTokensConfig(token_indices=ids, target_modules=list(targets.values())))
+    reference_loss(peer, sequences).backward()
+    trained = {name: p.grad for name, p in peer.named_parameters() if p.requires_grad}
+    assert len(trained) == len(targets)
+    for matrix, layer in targets.items():
+        expected = next(gradient for name, gradient in trained.items() if layer in name)
+        found = rows.masters[matrix].grad
+        assert float((found - expected).norm() / expected.norm()) < 1e-5
+
+
 @pytest.mark.slow
 def test_gradient_on_a_real_model(smollm2):
     model, tokenizer = load_language_model(smollm2, dtype="float32")
