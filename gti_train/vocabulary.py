@@ -1,6 +1,7 @@
 """Extend a tokenizer and a model by named tokens, and keep the sidecar file `gti.json` that says so."""
 
 import json
+import logging
 import math
 import os
 import re
@@ -21,6 +22,7 @@ from gti_train.models import atomic_directory, load_language_model, save_languag
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
 SIDECAR = "gti.json"
 CODEBOOKS = "codebooks.safetensors"
 CODE = re.compile(r"<\|?([a-z])_(\d+)\|?>")
@@ -74,8 +76,10 @@ def extend(
             raise InputError(f"token {token!r} is in the vocabulary already: choose another name")
         if count > 1:
             raise InputError(f"token {token!r} is listed {count} times: list it once")
-        if token.isalpha():
-            raise InputError(f"token {token!r} would change how ordinary text is cut: mark it, as in '<{token}>'")
+    letters = [token for token in tokens if token.isalpha()]
+    if letters:  # words of a new language, say; as codes they would be a mistake
+        log.warning("%r (and %d more) will be cut out of longer words too: mark codes, as in '<%s>'",
+                    letters[0], len(letters) - 1, letters[0])  # fmt: skip
     before = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
     # special=False: `skip_special_tokens` and serving engines would drop codes from generated text.
     plain = {"normalized": False, "lstrip": False, "rstrip": False, "special": False}

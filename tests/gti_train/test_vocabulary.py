@@ -77,7 +77,6 @@ def test_a_padded_matrix_keeps_its_multiple_and_never_shrinks(tiny_lm):
     (["<a_0>", "<a_0>"], "'<a_0>' is listed 2 times"),
     ([], "no tokens to add"),
     (["ther"], "change how ordinary text is cut"),
-    (["zzq"], "'zzq' would change how ordinary text is cut: mark it, as in '<zzq>'"),
     (["oak d"], "tokens such as 'oak d' change how ordinary text is cut"),
 ])  # fmt: skip
 def test_collisions_are_refused(tiny_lm, tokens, message):
@@ -86,6 +85,13 @@ def test_collisions_are_refused(tiny_lm, tokens, message):
         tokenizer.add_tokens(["the"])
     with pytest.raises(InputError, match=message):
         extend(model, tokenizer, tokens)
+
+
+def test_words_are_taken_with_a_warning(tiny_lm, caplog):
+    model, tokenizer = load_language_model(tiny_lm())
+    ids = extend(model, tokenizer, ["zzq", "<b_1>"])
+    assert "'zzq' (and 0 more) will be cut out of longer words too: mark codes, as in '<zzq>'" in caplog.text
+    assert ids[0] in tokenizer("buzzquake")["input_ids"]
 
 
 @pytest.mark.parametrize("init", INITS)
