@@ -15,7 +15,7 @@ from .far import FarFolder, place
 from .formats import Weights, adapter_files, first_with, read_weights
 from .lazy import torch
 from .places import Folder, read_json
-from .read_adapter import adapted, adapter, replaced_rows
+from .read_adapter import COPY, adapted, adapter, replaced_rows
 from .records import SIZES, Checkpoint, Matrix, Vocabulary, bad
 from .vocabulary import read_vocabulary
 
@@ -205,13 +205,17 @@ def _adapter_checkpoint(
     touched = found.of(
         head_name, ".weight", ".lora_A.weight", ".base_layer.weight", ".token_adapter.trainable_tokens_delta"
     )
-    before = base.matrices.get("output", entry if touched is not None else None)
+    # So does an untouched one whose input matrix is replaced by a copy: it keeps the base's rows.
+    left = bool(base.tied) and touched is None and found.of(_module(entry), *COPY) is not None
+    before = base.matrices.get("output", entry if left or touched is not None else None)
     head = adapted(found, before, head_name)
     if head is not None:
         matrices["output"] = dataclasses.replace(head, name=f"{head_name}.weight") if before is entry else head
     vocabulary = read_vocabulary(folder) or base.vocabulary
     tied, notes = _tied(matrices, base.config, vocabulary) if head is not None else (base.tied, ())
-    changed = [role for role, matrix in matrices.items() if matrix is not base.matrices.get(role)]
+    if left and not tied:
+        notes = ("silently untied: the adapter has an input matrix of its own, the head keeps the base's rows",)
+    changed = [role for role, now, was in (("input", given, entry), ("output", head, before)) if now is not was]
     kind = f"{config.get('peft_type', 'PEFT')} adapter on {base.path}"
     told = (
         f"{kind}: changes the {' and '.join(changed)} matrix" if changed else f"{kind}: leaves the embedding as it is"

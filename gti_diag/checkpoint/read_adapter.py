@@ -6,13 +6,20 @@ embedding (A is r × vocabulary, B is dim × r), LoRA on the head, and replaced 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .layouts import bare
 from .lazy import Tensor, kind_of, torch
 from .records import Matrix, bad
+
+COPY = (".weight", ".modules_to_save.weight", ".modules_to_save.default.weight")
+WHOLE = (*COPY, ".base_layer.weight")
+DELTA = (".token_adapter.trainable_tokens_delta", ".trainable_tokens_delta")
+READ = {*WHOLE, *DELTA, ".lora_embedding_A", ".lora_embedding_B", ".lora_A.weight", ".lora_B.weight"}
+MERGE = "merge the adapter into its base first"
 
 
 @dataclass(frozen=True)
@@ -34,13 +41,28 @@ class Adapter:
                     return hits[0]
         return None
 
+    def unread(self, module: str) -> Iterator[str]:
+        """Names of tensors that change the rows of `module` in a way that is not read; biases change no row."""
+        tail = re.compile(rf"(?:.*\.)?{re.escape(module.rsplit('.', 1)[-1])}(\.\w+(?:\.\w+)?)")
+        for name in self.tensors:
+            hit = tail.fullmatch(name)
+            if hit is not None and hit[1] not in READ and not name.endswith(".bias"):
+                yield name
+
     def scale(self, module: str, rank: int) -> float:
-        """α/r, or α/√r for rank-stabilised LoRA. Source: peft/tuners/lora/layer.py."""
+        """α/r, or α/√r for rank-stabilised LoRA; the first pattern that fits gives α.
+
+        Source: peft/tuners/lora/layer.py; get_pattern_key in peft/utils/other.py.
+        """
         alpha = self.config.get("lora_alpha")
         patterns = self.config.get("alpha_pattern")
         for pattern, value in patterns.items() if isinstance(patterns, Mapping) else ():
-            if module == pattern or module.endswith("." + pattern):
-                alpha = value
+            try:
+                if re.match(rf"(.*\.)?({pattern})$", module):
+                    alpha = value
+                    break
+            except re.error as error:
+                raise bad(self.where, f"has alpha_pattern {pattern!r}, no regular expression ({error})") from error
         if not isinstance(alpha, (int, float)) or rank < 1:
             raise bad(self.where, f"has lora_alpha {alpha!r} and rank {rank}")
         return alpha / (rank**0.5 if self.config.get("use_rslora") else rank)
@@ -54,22 +76,22 @@ def adapted(found: Adapter, matrix: Matrix | None, module: str) -> Matrix | None
     """`matrix` (the base's, if it has one) as the adapter leaves it; None if neither knows the module.
 
     Raises:
-        InputError: the adapter's tensors do not fit the base, or use a method that is not read (DoRA).
+        InputError: the adapter's tensors do not fit the base, or use a method that is not read (DoRA, LoHa, …).
     """
-    whole = found.of(
-        module, ".weight", ".base_layer.weight", ".modules_to_save.weight", ".modules_to_save.default.weight"
-    )
+    strange = next(found.unread(module), None)
+    if strange is not None:
+        method = "DoRA" if "lora_magnitude_vector" in strange else found.config.get("peft_type")
+        raise bad(found.where, f"uses {method} on {module} ({strange}), which is not read", MERGE)
+    whole = found.of(module, *WHOLE)
     matrix = whole if whole is not None else matrix
     if matrix is None:
         return None
-    if found.of(module, ".lora_magnitude_vector", ".lora_magnitude_vector.weight") is not None:
-        raise bad(found.where, f"uses DoRA on {module}, which is not read", "merge the adapter into its base first")
     a, b = found.of(module, ".lora_embedding_A"), found.of(module, ".lora_embedding_B")
     if a is not None and b is not None:
-        return _plus(found, matrix, a.rows().T, b.rows().T, module)
+        return _plus(found, matrix, a.rows().T, b.rows().T, bare(a.name).partition(".lora_")[0])
     a, b = found.of(module, ".lora_A.weight"), found.of(module, ".lora_B.weight")
     if a is not None and b is not None:
-        return _plus(found, matrix, b.rows(), a.rows(), module)
+        return _plus(found, matrix, b.rows(), a.rows(), bare(a.name).partition(".lora_")[0])
     rows = found.of(module, *DELTA)
     return matrix if rows is None else _replaced(found, matrix, rows, module)
 
@@ -85,9 +107,6 @@ def _plus(found: Adapter, matrix: Matrix, left: Tensor, right: Tensor, module: s
         return matrix.fetch(ids).float() + left[ids].float() @ wide * scale
 
     return Matrix(name=matrix.name, shape=matrix.shape, kind="float32", fetch=fetch)
-
-
-DELTA = (".token_adapter.trainable_tokens_delta", ".trainable_tokens_delta")
 
 
 def replaced_rows(found: Adapter, matrix: Matrix, module: str) -> tuple[int, ...]:

@@ -188,6 +188,7 @@ ADAPTERS = {
     "rslora": {"target_modules": ["embed_tokens"], "use_rslora": True},
     "head-lora": {"target_modules": ["lm_head"]},
     "alpha": {"target_modules": ["embed_tokens"], "alpha_pattern": {"embed_tokens": 32}},
+    "alpha-by-expression": {"target_modules": ["embed_tokens"], "alpha_pattern": {".*embed.*": 32, "embed_tokens": 2}},
     "both-lora": {"target_modules": ["embed_tokens", "lm_head"]},
     "whole": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
     "rows": {"target_modules": ["q_proj"], "trainable_token_indices": [3, 31, 7]},
@@ -221,7 +222,7 @@ def adapted(folder, *, tied, **options):
 
 # PEFT itself merges both ends of a tied model in its own way: what those adapters store is tested below.
 PAIRS = [(kind, False) for kind in ADAPTERS]
-PAIRS += [(kind, True) for kind in ("embedding-lora", "rslora", "alpha", "rows", "elsewhere")]
+PAIRS += [(kind, True) for kind in ("embedding-lora", "rslora", "alpha", "alpha-by-expression", "rows", "elsewhere")]
 
 
 @pytest.mark.parametrize("kind, tied", PAIRS)
@@ -249,6 +250,52 @@ def test_saving_both_modules_of_a_tied_model_unties_it(tmp_path):
     assert torch.equal(found.matrices["input"].rows(), stored["base_model.model." + NAME])
     assert torch.equal(found.matrices["output"].rows(), stored["base_model.model." + HEAD])
     assert any(note.startswith("silently untied") for note in found.notes)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_copy_of_the_input_matrix_leaves_a_tied_head_behind(tmp_path):
+    adapted(tmp_path, tied=True, target_modules=["q_proj"], modules_to_save=["embed_tokens"])
+    found = open_checkpoint(tmp_path / "adapter")
+    stored = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert torch.equal(found.matrices["input"].rows(), stored["base_model.model." + NAME])
+    assert torch.equal(found.matrices["output"].rows(), load_file(tmp_path / "base" / "model.safetensors")[NAME])
+    assert not found.tied
+    assert found.notes[0].endswith("changes the input matrix")
+    assert found.notes[1].startswith("silently untied: the adapter has an input matrix of its own")
+
+
+@pytest.mark.parametrize("tail", ["hada_w1_a", "oft_R.weight", "ia3_l", "vera_lambda_b", "lora_magnitude_vector"])
+@pytest.mark.parametrize("module", ["lm_head", "model.embed_tokens"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_method_that_is_not_read_is_refused(tmp_path, tail, module):
+    write_adapter(tmp_path, {f"{module}.{tail}": torch.ones(4)}, peft_type="LOHA")
+    method = "DoRA" if "magnitude" in tail else "LOHA"
+    with pytest.raises(InputError, match=rf"uses {method} on {module} .*, which is not read; merge the adapter"):
+        open_checkpoint(tmp_path / "adapter")
+
+
+def test_a_bias_of_the_head_changes_no_row(tmp_path):
+    write_adapter(tmp_path, {"lm_head.bias": torch.ones(8)})
+    assert "leaves the embedding as it is" in open_checkpoint(tmp_path / "adapter").notes[0]
+
+
+def test_an_alpha_pattern_must_be_an_expression(tmp_path):
+    lora = {"embed_tokens.lora_embedding_A": torch.ones(2, 8), "embed_tokens.lora_embedding_B": torch.ones(4, 2)}
+    write_adapter(tmp_path, lora, lora_alpha=8, alpha_pattern={"(": 2})
+    with pytest.raises(InputError, match=r"has alpha_pattern '\(', no regular expression"):
+        open_checkpoint(tmp_path / "adapter")
+
+
+def write_adapter(folder, tensors, base="../base", **config):
+    """An adapter of bare tensor names beside a tied base of 8 rows."""
+    for name in ("base", "adapter"):
+        (folder / name).mkdir()
+    save_file({NAME: torch.rand(8, 4)}, folder / "base" / "model.safetensors")
+    (folder / "base" / "config.json").write_text('{"tie_word_embeddings": true}')
+    save_file(
+        {f"base_model.model.{k}": v for k, v in tensors.items()}, folder / "adapter" / "adapter_model.safetensors"
+    )
+    (folder / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base, **config}))
 
 
 @pytest.mark.filterwarnings("ignore")
