@@ -13,29 +13,45 @@ from .errors import InputError
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it there on success, remove it on any failure.
 
-    The temporary name is unique, so two writers of one path never mix: the last whole file wins.
+    The temporary name is unique, so two writers of one path never mix: the last whole file wins. A link stays, its
+    target is replaced. A device or a pipe cannot be replaced: `path` itself is yielded.
 
     Raises:
         InputError: the folder cannot be made or written, or the disk is full.
     """
     target = Path(path)
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        with _told(target):
+            yield target
+        return
+    target = Path(os.path.realpath(target))
+    with _told(target):
+        temporary = _beside(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix)
-        os.close(handle)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp makes private files; a report is an ordinary one
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
+        with _told(target):
+            yield temporary
+            os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _beside(target: Path) -> Path:
+    """A new empty file in the folder of `target`, which is made if need be."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix)
+    os.close(handle)
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(name, 0o666 & ~umask)  # mkstemp makes private files; a report is an ordinary one
+    return Path(name)
+
+
+@contextlib.contextmanager
+def _told(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .places import Folder, read_json, whole
@@ -22,6 +22,7 @@ OTHER = re.compile(
 )
 ZERO3_PART = re.compile(r"zero_pp_rank_\d+_mp_rank_\d+_model_states\.pt")
 DEEPEST = 3
+ADAPTER = "peft"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ FORMATS = (
            _tensors(lambda folder, files: together(folder, files, read_safetensors))),
     Format("pytorch-sharded", _ending(".bin.index.json"),
            _tensors(lambda folder, files: indexed(folder, files[0], read_pickle))),
-    Format("pytorch", _ending(".bin", ".pt", ".pth", first=("pytorch_model.bin",)), _tensors(_pickles)),
+    Format("pytorch", _ending(".bin", ".pt", ".pth", ".ckpt", first=("pytorch_model.bin",)), _tensors(_pickles)),
     Format("gguf", _ending(".gguf"), _gguf),
     Format("distributed", lambda names: [name for name in names if name == ".metadata"],
            _tensors(lambda folder, files: Distributed(folder))),
@@ -105,27 +106,39 @@ FORMATS = (
 def read_weights(folder: Folder, file: str | None = None) -> Weights:
     """The weights of a folder, of one of its files, or of the subfolder where the folder's kind keeps them.
 
+    A PEFT adapter goes before weights beside it; its tensors are those of the adapter alone (format `ADAPTER`).
+
     Raises:
         InputError: there are none, or they are damaged.
     """
-    if file is not None:
+    adapter = file is not None and file.startswith("adapter_") and "adapter_config.json" in folder.names()
+    if file is not None and not adapter:
         return _known(folder, (file,), (folder,)) or _refuse(f"{folder.root}/{file}", "is of no known weights format")
-    way: tuple[Folder, ...] = (folder,)
-    notes: tuple[str, ...] = ()
-    for _ in range(DEEPEST):
-        here = way[0]
-        if "zero" in here.folders():
-            return Weights("deepspeed-universal", read_universal(here), way, (), notes=notes)
-        found = _known(here, here.names(), way)
+    found = _walked((folder,))
+    kinds = "safetensors, .bin, .pt, .pth, .ckpt, .gguf, .npy, .npz, .metadata"
+    return found or _refuse(
+        folder.root, f"holds no weights (none of {kinds})", "give the folder that holds the checkpoint"
+    )
+
+
+def _walked(way: tuple[Folder, ...]) -> Weights | None:
+    """The weights of the last folder of the way (it comes first), else of the first subfolder that has some."""
+    here = way[0]
+    if "adapter_config.json" in here.names():
+        return _adapter(here, way)
+    if "zero" in here.folders():
+        return Weights("deepspeed-universal", read_universal(here), way, ())
+    found = _known(here, here.names(), way)
+    if found is not None or len(way) == DEEPEST:
+        return found
+    empty: list[str] = []
+    for below in _below(here):
+        found = _walked((here.into(below), *way))
         if found is not None:
-            return Weights(found.format, found.tensors, way, found.files, found.config, found.vocabulary, notes)
-        below = _below(here)
-        if below is None:
-            break
-        way = (here.into(below), *way)
-        notes = (f"weights found in {below}/",)
-    kinds = "safetensors, .bin, .pt, .pth, .gguf, .npy, .npz, .metadata"
-    return _refuse(folder.root, f"holds no weights (none of {kinds})", "give the folder that holds the checkpoint")
+            skipped = f"; {', '.join(empty)} holds none" if empty else ""
+            return replace(found, notes=(f"weights found in {below}/{skipped}", *found.notes))
+        empty.append(f"{below}/")
+    return None
 
 
 def _refuse(where: str, problem: str, fix: str = "") -> Weights:
@@ -142,26 +155,26 @@ def _known(folder: Folder, names: Sequence[str], way: tuple[Folder, ...]) -> Wei
     return None
 
 
-def _below(folder: Folder) -> str | None:
-    """The subfolder to look into: named by a file, else the latest step, else one of the usual names."""
+def _below(folder: Folder) -> Sequence[str]:
+    """The subfolders to look into, best first: named by a file, else the steps from the last, else the usual names."""
     names, folders = folder.names(), folder.folders()
     for pointer in ("latest_universal", "latest"):  # DeepSpeed
         if pointer in names and folder.size(pointer) < 200:
             tag = whole(folder, pointer).decode("utf-8", "replace").strip()
             if tag in folders:
-                return f"{tag}_universal" if f"{tag}_universal" in folders else tag
+                return [f"{tag}_universal" if f"{tag}_universal" in folders else tag]
     if "modules.json" in names:  # sentence-transformers before version 3 keep the transformer in a subfolder
         listed = _modules(folder)
-        return next((name for name in listed if name in folders), None)
+        return [name for name in listed if name in folders][:1]
     steps = [
         (int(found[1]), name)
         for name in folders
         if (found := re.fullmatch(r"(?:checkpoint-|global_step)(\d+).*", name))
     ]
     if steps:
-        return max(steps)[1]
+        return [name for _, name in sorted(steps, reverse=True)]
     usual = ("pytorch_model_fsdp_0", "pytorch_model_fsdp", "model", "pytorch_model", "weights", "model_weights")
-    return next((name for name in usual if name in folders), None)
+    return [name for name in usual if name in folders]
 
 
 def _modules(folder: Folder) -> list[str]:
@@ -178,12 +191,9 @@ def first_with(folders: Sequence[Folder], name: str) -> Folder | None:
     return next((folder for folder in folders if name in folder.names()), None)
 
 
-def adapter_files(folder: Folder) -> tuple[Mapping[str, Any], Mapping[str, Matrix]] | None:
-    """Configuration and tensors of a PEFT adapter; None if the folder holds none."""
-    names = folder.names()
-    if "adapter_config.json" not in names:
-        return None
+def _adapter(folder: Folder, way: tuple[Folder, ...]) -> Weights:
+    """A PEFT adapter: its own tensors, its own configuration."""
     for file, read in (("adapter_model.safetensors", read_safetensors), ("adapter_model.bin", read_pickle)):
-        if file in names:
-            return read_json(folder, "adapter_config.json"), read(folder, file)
+        if file in folder.names():
+            return Weights(ADAPTER, read(folder, file), way, (file,), read_json(folder, "adapter_config.json"))
     raise bad(folder.root, "has an adapter_config.json but no adapter_model.safetensors")

@@ -4,6 +4,7 @@ A name matches when it equals the pattern or ends in "." + pattern, after wrappe
 begins with "=" must be the whole name.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -47,6 +48,10 @@ LAYOUTS = (
 )  # fmt: skip
 
 PREFIXES = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "base_model.model.", "_forward_module.")
+# What quantisers store beside a weight: GPTQ, AWQ, MLX, bitsandbytes, compressed-tensors, scaled fp8.
+QUANTISED = re.compile(
+    r"(.+?)\.(?:qweight|scales|SCB|weight_scale\w*|scale_weight|weight_packed|weight\.(?:absmax|quant_\w+))"
+)
 VOCABULARY_WORDS = ("embed", "emb", "wte", "tok", "vocab", "item", "word")
 
 
@@ -55,6 +60,12 @@ def bare(name: str) -> str:
     for prefix in PREFIXES:
         name = name.replace(prefix, "")
     return name
+
+
+def quantised(names: Iterable[str]) -> dict[str, str]:
+    """Names of weights that are stored quantised, with the name of a tensor that tells so."""
+    told = ((QUANTISED.fullmatch(name), name) for name in names)
+    return {f"{match[1]}.weight": name for match, name in told if match is not None}
 
 
 @dataclass(frozen=True)

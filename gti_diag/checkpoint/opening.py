@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from ..errors import InputError
 from . import layouts
 from .far import FarFolder, place
-from .formats import Weights, adapter_files, first_with, read_weights
+from .formats import ADAPTER, Weights, first_with, read_weights
 from .lazy import torch
 from .places import Folder, read_json
 from .read_adapter import COPY, adapted, adapter, replaced_rows
@@ -22,6 +23,7 @@ from .vocabulary import read_vocabulary
 COMPARED_ROWS = 256  # rows read to see whether a stored head equals the input matrix
 MOST_ADDED_COMPARED = 1024
 MOST_LEVELS = 1000
+LEFT_OUT = "left out the head"
 
 
 def open_checkpoint(path: str | Path, *, tensor: str | None = None) -> Checkpoint:
@@ -34,15 +36,20 @@ def open_checkpoint(path: str | Path, *, tensor: str | None = None) -> Checkpoin
     Raises:
         InputError: there is no checkpoint, it is damaged, or its embedding cannot be told.
     """
+    return _opened(path, tensor, adapters=())
+
+
+def _opened(path: str | Path, tensor: str | None, *, adapters: tuple[str, ...]) -> Checkpoint:
+    """The checkpoint; `adapters` are those that wait for this base, by the real paths of their folders."""
     folder, file = place(path)
-    adapting = adapter_files(folder) if file is None or file.startswith("adapter_") else None
-    if adapting is not None:
-        return _adapter_checkpoint(path, folder, *adapting, tensor=tensor)
     weights = read_weights(folder, file)
+    if weights.format == ADAPTER:
+        return _adapter_checkpoint(path, weights, tensor, adapters=adapters)
     config = _config(weights)
     vocabulary = weights.vocabulary or _vocabulary(weights, file)
     layout, matrices, notes = _matrices(str(path), weights.tensors, config=config, vocabulary=vocabulary, tensor=tensor)
-    tied, tie_notes = _tied(matrices, config, vocabulary)
+    head_left_out = any(note.startswith(LEFT_OUT) for note in notes)
+    tied, tie_notes = (False, ()) if head_left_out else _tied(matrices, config, vocabulary)
     packed = {f"rows of {m.name} are stored as {m.packing}, read as float32" for m in matrices.values() if m.packing}
     return Checkpoint(
         path=str(path),
@@ -109,17 +116,24 @@ def _matrices(
     tensor: str | None,
 ) -> tuple[str, dict[str, Matrix], tuple[str, ...]]:
     """The layout's family, the matrices by role, and what to tell about the choice."""
-    found = layouts.find(tensors)
+    quantised = layouts.quantised(tensors)
+    found = layouts.find([*tensors, *quantised])
     notes: tuple[str, ...] = ()
     if tensor is not None and tensor not in tensors:
         near = ", ".join(m.name for m in layouts.candidates(tensors, _sizes(config, vocabulary))[:4])
         raise bad(path, f"has no tensor {tensor!r}", f"candidates: {near}" if near else "")
+    chosen = tensor if tensor is not None or found is None else found.input
+    if chosen in quantised:
+        raise bad(path, f"stores {chosen!r} quantised (by {quantised[chosen]!r} beside it), which is not read",
+                  "save the embedding dequantised")  # fmt: skip
     if found is not None and tensor in (None, found.input):
         layout, matrices = found.layout.family, {"input": tensors[found.input]}
-        if found.output is not None:
+        if found.output in quantised:
+            notes += (f"{LEFT_OUT} {found.output!r}, which is stored quantised",)
+        elif found.output is not None:
             matrices["output"] = tensors[found.output]
         if found.others:
-            notes = (f"took {found.input!r}; {', '.join(found.others)} would fit too (choose with --tensor)",)
+            notes += (f"took {found.input!r}; {', '.join(found.others)} would fit too (choose with --tensor)",)
     elif tensor is not None:
         layout, matrices = "chosen by name", {"input": tensors[tensor]}
     else:
@@ -191,11 +205,12 @@ def _equal_rows(first: Matrix, second: Matrix, ids: list[int]) -> bool:
 
 
 def _adapter_checkpoint(
-    path: str | Path, folder: Folder, config: Mapping[str, Any], tensors: Mapping[str, Matrix], *, tensor: str | None
+    path: str | Path, weights: Weights, tensor: str | None, *, adapters: tuple[str, ...]
 ) -> Checkpoint:
     """A PEFT adapter on its base: the rows that the model would use with the adapter active."""
-    found = adapter(str(path), config, tensors)
-    base = _base(path, config, tensor)
+    config = weights.config or {}
+    found = adapter(str(path), config, weights.tensors)
+    base = _base(path, weights, tensor, adapters=adapters)
     entry = base.matrices["input"]
     head_name = _module(base.matrices["output"]) if "output" in base.matrices else _head_name(base)
     given = adapted(found, entry, _module(entry))
@@ -211,7 +226,7 @@ def _adapter_checkpoint(
     head = adapted(found, before, head_name)
     if head is not None:
         matrices["output"] = dataclasses.replace(head, name=f"{head_name}.weight") if before is entry else head
-    vocabulary = read_vocabulary(folder) or base.vocabulary
+    vocabulary = _vocabulary(weights, None) or base.vocabulary
     tied, notes = _tied(matrices, base.config, vocabulary) if head is not None else (base.tied, ())
     if left and not tied:
         notes = ("silently untied: the adapter has an input matrix of its own, the head keeps the base's rows",)
@@ -223,13 +238,13 @@ def _adapter_checkpoint(
     return dataclasses.replace(
         base,
         path=str(path),
-        format="peft",
+        format=ADAPTER,
         matrices=matrices,
         vocabulary=vocabulary,
         tied=tied,
-        sidecar=_sidecar((folder,), matrices["input"]) or base.sidecar,
+        sidecar=_sidecar(weights.folders, matrices["input"]) or base.sidecar,
         replaced=replaced_rows(found, entry, _module(entry)),
-        notes=(told, *base.notes, *notes),
+        notes=(*weights.notes, told, *base.notes, *notes),
     )
 
 
@@ -242,17 +257,21 @@ def _head_name(base: Checkpoint) -> str:
     return family.output[0].removesuffix(".weight") if family is not None else "lm_head"
 
 
-def _base(path: str | Path, config: Mapping[str, Any], tensor: str | None) -> Checkpoint:
+def _base(path: str | Path, weights: Weights, tensor: str | None, *, adapters: tuple[str, ...]) -> Checkpoint:
+    config, home = weights.config or {}, weights.folders[0].root
     name = config.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise bad(path, "does not say in adapter_config.json which base it belongs to", "set base_model_name_or_path")
-    beside = Path(path, name) if not Path(name).is_absolute() else Path(name)
+    here = os.path.realpath(home)
+    if here in adapters:
+        raise bad(
+            path, f"is an adapter whose base {name!r} leads back to it", "set base_model_name_or_path to the model"
+        )
+    beside = Path(home, name)
     revision = config.get("revision")
+    named = f"{name}@{revision}" if revision and not Path(name).exists() else name
     try:
-        if beside.is_dir():
-            return open_checkpoint(beside, tensor=tensor)
-        named = f"{name}@{revision}" if revision and not Path(name).exists() else name
-        return open_checkpoint(named, tensor=tensor)
+        return _opened(beside if beside.is_dir() else named, tensor, adapters=(*adapters, here))
     except InputError as error:
         raise bad(path, f"is an adapter whose base cannot be opened ({error})") from error
 

@@ -41,10 +41,13 @@ def read_window(
         return _old(window, where)
     found = described(window, where)
     end = start + window.length
-    tensors = {}
+    tensors, strided = {}, []
     for name, tensor in flat(found):
         offset = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
-        if offset is None or not tensor.is_contiguous():  # transposed or expanded: no rows to read by range
+        if offset is None:
+            continue
+        if not tensor.is_contiguous():  # transposed or expanded: no rows to read by range
+            strided.append(name)
             continue
         first = start + offset + tensor.storage_offset() * tensor.element_size()
         if first + tensor.numel() * tensor.element_size() > end:
@@ -53,6 +56,8 @@ def read_window(
         if shape is not None and len(whole) == 1 and math.prod(shape) == whole[0]:
             whole = shape
         tensors[name] = stored_rows(folder, file, name=name, offset=first, shape=whole, kind=kind_of(tensor.dtype))
+    if strided and not tensors:
+        raise bad(where, f"tensor {strided[0]!r} is stored transposed or expanded", "save it again after .contiguous()")
     return tensors
 
 

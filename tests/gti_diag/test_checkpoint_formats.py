@@ -45,6 +45,18 @@ def test_torch_files_flat_and_nested(tmp_path, rows, file, wrap):
     same(tmp_path / file, rows)
 
 
+def test_a_lightning_checkpoint_is_a_torch_file(tmp_path, rows):
+    torch.save({"epoch": 1, "state_dict": {f"model.{NAME}": rows}, "optimizer_states": []}, tmp_path / "last.ckpt")
+    same(tmp_path / "last.ckpt", rows)
+    same(tmp_path, rows)
+
+
+def test_a_transposed_tensor_is_named(tmp_path, rows):
+    torch.save({NAME: rows.T}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=rf"tensor '{NAME}' is stored transposed or expanded; save it again"):
+        open_checkpoint(tmp_path / "model.pt")
+
+
 def test_views_share_a_storage(tmp_path, rows):
     torch.save({NAME: rows[4:].clone()[:20], HEAD: rows.t().contiguous().t()}, tmp_path / "pytorch_model.bin")
     found = open_checkpoint(tmp_path)
@@ -286,6 +298,20 @@ def test_an_alpha_pattern_must_be_an_expression(tmp_path):
         open_checkpoint(tmp_path / "adapter")
 
 
+def test_an_adapter_that_is_its_own_base_is_refused(tmp_path):
+    write_adapter(tmp_path, {"q.lora_A.weight": torch.ones(2, 4)}, base="../adapter")
+    with pytest.raises(InputError, match=r"whose base '\.\./adapter' leads back to it; set base_model_name_or_path"):
+        open_checkpoint(tmp_path / "adapter")
+
+
+def test_trainer_output_of_adapters_opens_at_its_last_step(tmp_path):
+    write_adapter(tmp_path, {"model.embed_tokens.weight": torch.ones(8, 4)}, base="../../base")
+    shutil.move(tmp_path / "adapter", tmp_path / "output" / "checkpoint-7")
+    found = open_checkpoint(tmp_path / "output")
+    assert torch.equal(found.matrices["input"].rows(), torch.ones(8, 4))
+    assert found.notes[0] == "weights found in checkpoint-7/"
+
+
 def write_adapter(folder, tensors, base="../base", **config):
     """An adapter of bare tensor names beside a tied base of 8 rows."""
     for name in ("base", "adapter"):
@@ -424,6 +450,15 @@ def test_trainer_output_opens_at_its_last_step(tiny_lm, tmp_path):
     found = open_checkpoint(output)
     assert found.notes == ("weights found in checkpoint-1500/",)
     assert partition(found).groups["new"].count == 2
+
+
+def test_a_last_step_without_weights_is_skipped_and_told(tmp_path, rows):
+    for step in (5, 10, 15):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    save_file({NAME: rows}, tmp_path / "checkpoint-5" / "model.safetensors")
+    save_file({NAME: -rows}, tmp_path / "checkpoint-10" / "model.safetensors")
+    same(tmp_path, -rows)
+    assert open_checkpoint(tmp_path).notes == ("weights found in checkpoint-10/; checkpoint-15/ holds none",)
 
 
 def test_sentence_transformers_before_version_3(tiny_lm, tmp_path):

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gti_diag.checkpoint import layouts, open_checkpoint
+from gti_diag.errors import InputError
 
 ROWS, DIM = 104, 16
 SIZES = {
@@ -153,3 +154,28 @@ def test_new_rows_alone_can_untie(tmp_path):
     save_file(tensors, tmp_path / "model.safetensors")
     (tmp_path / "added_tokens.json").write_text(json.dumps({"<a_1>": 1501}))
     assert open_checkpoint(tmp_path).tied is False
+
+
+EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+@pytest.mark.parametrize(
+    "beside", ["qweight", "scales", "SCB", "weight_scale_inv", "weight_packed", "weight.absmax", "weight.quant_map"]
+)
+def test_a_quantised_embedding_is_refused(tmp_path, beside):
+    name = f"model.embed_tokens.{beside}"
+    tensors = {HEAD: torch.rand(9, 4), name: torch.ones(9)}
+    if beside not in ("qweight", "weight_packed"):
+        tensors[EMBED] = torch.ones(9, 4, dtype=torch.int8)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=rf"stores '{EMBED}' quantised \(by '{name}' beside it\), which is not read"):
+        open_checkpoint(tmp_path)
+    assert open_checkpoint(tmp_path, tensor=HEAD).matrices["input"].name == HEAD
+
+
+def test_a_quantised_head_is_left_out_and_told(tmp_path):
+    save_file({EMBED: torch.rand(9, 4), "lm_head.qweight": torch.ones(9)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"tie_word_embeddings": false, "architectures": ["XForCausalLM"]}')
+    found = open_checkpoint(tmp_path)
+    assert (set(found.matrices), found.tied) == ({"input"}, False)
+    assert found.notes == ("left out the head 'lm_head.weight', which is stored quantised",)

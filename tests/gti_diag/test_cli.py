@@ -197,8 +197,19 @@ def test_interrupt_leaves_nothing_and_exits_130(run, tiny_lm, tmp_path, monkeypa
         raise KeyboardInterrupt
 
     monkeypatch.setattr(diagnosis, "partition", interrupted)
-    code, _, _ = run("analyze", tiny_lm("plain"), "--out", tmp_path / "out")
+    code, _, err = run("analyze", tiny_lm("plain"), "--out", tmp_path / "out")
     assert code == 130 and not (tmp_path / "out").exists()
+    assert err.endswith("gti-diag: interrupted\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_full_disk_behind_the_output_is_one_line(tiny_lm, options):
+    command = [sys.executable, "-m", "gti_diag", "inspect", str(tiny_lm("plain")), *options]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "gti-diag: standard output: No space left on device\n"
 
 
 def test_the_command_is_installed_and_helps_at_once():

@@ -1,6 +1,7 @@
 """A full disk, an interrupt, two writers at once: whole files or none."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -65,3 +66,20 @@ def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(report.os, "access", lambda *_: False)  # root may write anywhere, so ask as another would
     with pytest.raises(InputError, match="is not a folder that may be written; choose another --out"):
         report.check_writable(tmp_path / "x", ("json",))
+
+
+def test_a_pipe_is_written_through_and_stays(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    got = []
+    reader = threading.Thread(target=lambda: got.append(pipe.read_text()))
+    reader.start()
+    files.write_text(pipe, "whole")
+    reader.join()
+    assert got == ["whole"] and pipe.is_fifo()
+
+
+def test_a_link_stays_and_its_target_is_replaced(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    files.write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_text() == "new"
