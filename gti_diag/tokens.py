@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .checkpoint.codes import LEAST_UNADDED, code_like, families, level_numbers, trailing
+from .checkpoint.codes import LEAST_FAMILY, LEAST_UNADDED, code_like, families, level_numbers, trailing
 from .checkpoint.lazy import Tensor, torch
 from .checkpoint.readable import display
 from .checkpoint.records import Checkpoint, Vocabulary, bad
@@ -17,6 +17,8 @@ from .checkpoint.unused import SPECIAL, never_trained, reserved
 
 RANGES = re.compile(r"\d+(:\d+)?(,\d+(:\d+)?)*")
 ROUND = (8, 100)  # vocabularies are padded to multiples of 8, 64, 128, …, or to round numbers
+
+SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,16 @@ def partition(
     chosen = {*choice.ids, *(id for ids in choice.others.values() for id in ids)}
     causes = {id: why for id, why in reserved(checkpoint.vocabulary, rows).items() if id not in chosen}
     text = [id for id in range(rows) if id not in chosen and id not in causes]
-    if scan:
-        causes |= never_trained(matrix, text, unused=[id for id, why in causes.items() if why != SPECIAL])
-        text = [id for id in text if id not in causes]
     notes = [*checkpoint.notes, *_size_notes(checkpoint.vocabulary, rows)]
+    if scan:
+        found = never_trained(matrix, text, unused=[id for id, why in causes.items() if why != SPECIAL])
+        if len(found) < len(text):
+            causes |= found
+            text = [id for id in text if id not in causes]
+        elif text:
+            notes.append("every text row is identical to another or has the norm of unused rows: all are kept as text")
+    if new == "auto":
+        notes += _left_out(checkpoint.vocabulary, chosen, reserved=causes, rows=rows)
     if causes:
         counted = Counter(causes.values()).most_common()
         notes.append(f"reserved {len(causes):,} rows: " + ", ".join(f"{count:,} {cause}" for cause, count in counted))
@@ -124,6 +132,17 @@ def _size_notes(vocabulary: Vocabulary | None, rows: int) -> list[str]:
             f"if the rest are new tokens, select them by --new {vocabulary.size}:{rows}"
         ]
     return []
+
+
+def _left_out(vocabulary: Vocabulary | None, chosen: Set[int], *, reserved: Mapping[int, str], rows: int) -> list[str]:
+    """How many added tokens are not new, and where they went."""
+    added = vocabulary.added if vocabulary is not None else {}
+    left = {id: token for id, token in added.items() if id < rows and id not in chosen}
+    where = {"text": [t for id, t in left.items() if id not in reserved],
+             "reserved": [t for id, t in left.items() if id in reserved]}  # fmt: skip
+    parts = [f"{len(tokens):,} in {name} ({', '.join(tokens[:SHOWN])}{', …' if len(tokens) > SHOWN else ''})"
+             for name, tokens in where.items() if tokens]  # fmt: skip
+    return [f"added tokens not taken as new: {'; '.join(parts)}; choose with --new"] if parts else []
 
 
 # --- what the user selects ------------------------------------------------------------------------------------------
@@ -199,22 +218,20 @@ def _auto(checkpoint: Checkpoint, base: Checkpoint | None, rows: int) -> _Choice
     if base is not None:
         ids, rule = _lacking(checkpoint, base, rows)
         if ids:
-            return _Choice(ids, rule)
+            strings = _strings(vocabulary, rows)
+            lacking = {id: strings[id] for id in ids if id in strings}
+            return _coded(lacking, rule, "of them", rest=ids) or _Choice(ids, rule)
         tried += f", nothing that the base {base.path} lacks"
-    strings = dict(enumerate(vocabulary.tokens[:rows])) if vocabulary is not None else {}
-    named = {id: token for id, token in strings.items() if token is not None}
-    for kind, tokens, least in (("added", added, 2), ("vocabulary", named, LEAST_UNADDED)):
-        codes = code_like(tokens, least=least)
-        if codes:
-            (_, ids), *more = families(codes).items()
-            others = {f"{name} codes": more_ids for name, more_ids in more}
-            taken = [id for found in (ids, *others.values()) for id in found]
-            rule = f"{tried}; {len(ids):,} {kind} tokens look like codes ({tokens[ids[0]]} … {tokens[ids[-1]]})"
-            rule += "".join(f"; {len(found):,} more look like {name}" for name, found in others.items())
-            return _Choice(ids, rule, others={**others, **_rest(tail, taken)})
+    for kind, tokens, least in (
+        ("added", added, LEAST_FAMILY),
+        ("vocabulary", _strings(vocabulary, rows), LEAST_UNADDED),
+    ):
+        choice = _coded(tokens, tried, f"{kind} tokens", rest=tail, least=least)
+        if choice is not None:
+            return choice
     if tail:
         rule = f"{tried}, no added codes; {len(tail):,} added tokens end the vocabulary ({added[tail[0]]} … {added[tail[-1]]})"
-        return _Choice(tail, f"{rule} that no known tokenizer ships")
+        return _Choice(tail, f"{rule} that are not in the list of known tokens")
     if vocabulary is not None and vocabulary.size < rows and all(rows % step for step in ROUND):
         ids = list(range(vocabulary.size, rows))
         rule = f"{tried}, no added codes; {len(ids):,} rows beyond the tokenizer's {vocabulary.size:,} ids"
@@ -224,10 +241,30 @@ def _auto(checkpoint: Checkpoint, base: Checkpoint | None, rows: int) -> _Choice
     )
 
 
-def _rest(tail: list[int], taken: Sequence[int]) -> dict[str, list[int]]:
-    """Added tokens at the end of the vocabulary that are not among those taken."""
+def _coded(
+    tokens: Mapping[int, str], lead: str, kind: str, *, rest: Sequence[int], least: int = LEAST_FAMILY
+) -> _Choice | None:
+    """The largest family of codes among the tokens as new, others and the rest as further groups; None if none is a code."""
+    codes = code_like(tokens, least=least)
+    if not codes:
+        return None
+    (_, ids), *more = families(codes).items()
+    others = {f"{name} codes": found for name, found in more}
+    rule = f"{lead}; {len(ids):,} {kind} look like codes ({tokens[ids[0]]} … {tokens[ids[-1]]})"
+    rule += "".join(f"; {len(found):,} more look like {name}" for name, found in others.items())
+    return _Choice(ids, rule, others={**others, **_rest(rest, list(codes))})
+
+
+def _strings(vocabulary: Vocabulary | None, rows: int) -> dict[int, str]:
+    """The tokens that have both a string and a row."""
+    tokens = vocabulary.tokens[:rows] if vocabulary is not None else ()
+    return {id: token for id, token in enumerate(tokens) if token is not None}
+
+
+def _rest(ids: Sequence[int], taken: Sequence[int]) -> dict[str, list[int]]:
+    """The ids that are not among those taken."""
     known = set(taken)
-    left = [id for id in tail if id not in known]
+    left = [id for id in ids if id not in known]
     return {"other added": left} if left else {}
 
 

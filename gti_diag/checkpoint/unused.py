@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .codes import PLACEHOLDER, USUAL_SPECIALS
+from .codes import PLACEHOLDER, USUAL_SPECIALS, plain
 from .lazy import Tensor, torch
 from .records import Matrix, Vocabulary
 
@@ -33,7 +33,7 @@ def reserved(vocabulary: Vocabulary | None, rows: int) -> dict[int, str]:
         token = vocabulary.tokens[id] if id < vocabulary.size else None
         if token is None:
             causes[id] = NAMELESS
-        elif token[:1] in ("<", "[", "|") and PLACEHOLDER.fullmatch(token):
+        elif token[:1] in ("<", "[", "|", ">") and PLACEHOLDER.fullmatch(plain(token)):
             causes[id] = NAMED
         elif token.strip() in USUAL_SPECIALS:
             causes[id] = SPECIAL

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gti_diag.checkpoint import open_checkpoint
-from gti_diag.checkpoint.codes import code_like
+from gti_diag.checkpoint.codes import code_like, shipped
 from gti_diag.checkpoint.readable import display
 from gti_diag.errors import InputError
 from gti_diag.tokens import partition
@@ -43,9 +43,17 @@ def test_the_sidecar_goes_first_and_keeps_its_order(tiny_lm):
 def test_what_the_base_lacks_comes_before_the_pattern(tiny_lm):
     base, folder = tiny_lm("base"), tiny_lm("new", new_tokens=[*CODES, "bonjour", "merci"])
     found = partition(open_checkpoint(folder), base=open_checkpoint(base))
-    assert found.groups["new"].tokens == (*CODES, "bonjour", "merci")
-    assert "26 tokens that the base" in found.rule
-    assert found.groups["new"].levels is None  # not all of them are codes
+    assert found.groups["new"].tokens == tuple(CODES)
+    assert found.groups["other added"].tokens == ("bonjour", "merci")
+    assert found.rule.startswith("26 tokens that the base")
+    assert found.rule.endswith("lacks; 24 of them look like codes (<a_0> … <c_7>)")
+    assert found.groups["new"].levels.tolist() == [1] * 8 + [2] * 8 + [3] * 8
+
+
+def test_words_that_the_base_lacks_stay_together(tiny_lm):
+    base, folder = tiny_lm("base"), tiny_lm("new", new_tokens=["bonjour", "merci"])
+    found = partition(open_checkpoint(folder), base=open_checkpoint(base))
+    assert found.groups["new"].tokens == ("bonjour", "merci")
 
 
 def test_rows_beyond_the_base_need_no_token(tiny_lm, tiny_tokenizer):
@@ -70,7 +78,45 @@ def test_rows_that_no_padding_explains_are_new(tiny_lm, tiny_tokenizer):
 def test_a_handful_of_added_tokens_is_new(tiny_lm):
     found = partition(open_checkpoint(tiny_lm(new_tokens=["<|im_start|>", "<fancy>", "zebra", "<think>"])))
     assert found.groups["new"].tokens == ("<fancy>", "zebra")
-    assert "2 added tokens end the vocabulary (<fancy> … zebra) that no known tokenizer ships" in found.rule
+    assert "2 added tokens end the vocabulary (<fancy> … zebra) that are not in the list of known tokens" in found.rule
+    assert "added tokens not taken as new: 2 in text (<|im_start|>, <think>); 3 in reserved" in found.notes[0]
+
+
+USERS = (
+    "<user_id> <|action_buy|> <item> <rating> <history> <refund> <text_summary> <image_item> <action> <text> <call_api> <user>"
+    " <ITEM> <SEP_ITEM> <rec> <|item_token|> <start_of_item> <file> <name> image text sid_item"
+)
+SHIPPED = (
+    "<|im_start|> <|im_end|> <|endoftext|> <|0.00|> <|29.98|> <|en|> <|notimestamps|> <|startoftranscript|> <|startofprev|>"
+    " <｜place▁holder▁no▁3｜> <｜User｜> <｜tool▁sep｜> <｜tool▁calls▁begin｜> <｜tool▁outputs▁end｜> <｜end▁of▁sentence｜> <｜fim▁hole｜>"
+    " eng_Latn en_XX __af__ >>UNUSED_12<< >>TITLE<< <|EXTRA_0_TOKEN|> <|START_OF_TURN_TOKEN|> <BOS_TOKEN> <pr_review_state> <pr>"
+    " <|eot_id|> <|start_header_id|> <|python_tag|> <|finetune_right_pad_id|> <|reserved_special_token_7|> <start_of_turn> [INST]"
+    " [/INST] [TOOL_CALLS] [AVAILABLE_TOOLS] [IMG_BREAK] <tool_call> </tool_call> <think> </think> <|vision_start|> <|image_pad|>"
+    " <|object_ref_end|> <|box_start|> <|quad_end|> <|fim_prefix|> <|repo_name|> <|file_sep|> <repo_name> <file_sep> <gh_stars>"
+    " <issue_start> <jupyter_code> <empty_output> <commit_msg> <|user|> <|observation|> [gMASK] <sop> <|channel|> <|message|> <image>"
+    " <|audio_bos|> <EMAIL> <row_1_col_2> <img> </ref> <unused5> [unused5] <extra_id_9> <<SYS>> <|action_start|> <image_soft_token>"
+)
+
+
+def test_tokens_of_a_user_are_told_from_those_that_tokenizers_ship():
+    assert [token for token in USERS.split() if shipped(token)] == []
+    assert [token for token in (*SHIPPED.split(), "     ", "<|visual token 000031|>") if not shipped(token)] == []
+
+
+def test_added_tokens_that_resemble_shipped_ones_are_new(tiny_lm):
+    found = partition(open_checkpoint(tiny_lm(new_tokens=["<user>", "<refund>", "<image>"])))
+    assert found.groups["new"].tokens == ("<user>", "<refund>")
+    assert "1 in text (<image>)" in found.notes[0]
+
+
+def test_text_of_one_row_stays_text(tiny_lm, tiny_tokenizer):
+    folder = tiny_lm(new_tokens=CODES)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.embed_tokens.weight"][: len(tiny_tokenizer)] = 0.25
+    save_file(tensors, folder / "model.safetensors")
+    found = partition(open_checkpoint(folder))
+    assert found.groups["text"].count == len(tiny_tokenizer) - 3
+    assert "every text row is identical to another" in " ".join(found.notes)
 
 
 def test_several_groups_at_once(tiny_lm):
