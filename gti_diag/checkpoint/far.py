@@ -214,9 +214,20 @@ def _url(url: str) -> tuple[Folder, str | None]:
         return FarFolder(fs, home), file
     names = tuple(name for name in USUAL_NAMES if name != file and _is_file(fs, f"{home}/{name}"))
     if not names and file is None:
+        _reach(fs, path, url)
         raise bad(url, "has no checkpoint file of a usual name under it", "give the address of the weights file")
     own = (file,) if file is not None else ()
     return FarFolder(fs, home, listed=(*own, *names, *_shards_named(fs, home, names))), file
+
+
+def _reach(fs: Any, path: str, url: str) -> None:
+    """Ask once more in the open: that a server does not answer looks like a missing file until here."""
+    try:
+        fs.cat_file(path, start=0, end=1)
+    except FileNotFoundError:
+        return
+    except Exception as error:  # every store has its own exceptions
+        raise bad(url, f"cannot be reached ({' '.join(str(error).split())[:200]})") from error
 
 
 def _is_file(fs: Any, path: str) -> bool:

@@ -4,7 +4,6 @@ Source: https://github.com/huggingface/safetensors (README, "Format"). The heade
 library because rows must also come from far stores by byte range, which the library cannot do.
 """
 
-import itertools
 import struct
 
 from .places import Folder, parse_json
@@ -51,10 +50,14 @@ def read_safetensors(folder: Folder, file: str) -> dict[str, Matrix]:
         spans.append((start, stop, name))
         if kind is not None:
             tensors[name] = stored_rows(folder, file, name=name, offset=8 + length + start, shape=shape, kind=kind)
-    spans.sort()
-    for (_, stop, first), (start, _, second) in itertools.pairwise(spans):
-        if start < stop:
-            raise bad(where, f"tensors {first!r} and {second!r} overlap", again)
+    at = 0
+    for start, stop, name in sorted(spans):
+        if start != at:
+            raise bad(where, f"tensor {name!r} begins at byte {start:,} of the data but the one before ends at {at:,}: "
+                      "they overlap or leave a hole", again)  # fmt: skip
+        at = stop
+    if 8 + length + at != size:
+        raise bad(where, f"has {size - 8 - length - at:,} bytes after its last tensor", again)
     return tensors
 
 

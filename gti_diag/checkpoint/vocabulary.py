@@ -2,13 +2,12 @@
 
 import base64
 import functools
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from ..errors import InputError
-from .places import Folder, whole
+from .places import Folder, parse_json, whole
 from .records import Vocabulary, bad
 
 T = TypeVar("T")
@@ -64,7 +63,7 @@ def _bases(names: set[str], stem: str | None) -> Iterable[tuple[str, Callable[[A
 def _content(folder: Folder, name: str) -> Any:
     """What a parser of this file gets: the value of a JSON file, the bytes of any other."""
     data = whole(folder, name)
-    return json.loads(data) if name.endswith(".json") else data
+    return parse_json(data, f"{folder.root}/{name}") if name.endswith(".json") else data
 
 
 def _parsed(root: str, name: str, content: Callable[[str], Any], parse: Callable[[Any], T]) -> T:
@@ -84,7 +83,11 @@ def _tokenizer_json(found: Any) -> dict[int, str]:
 
 
 def _by_id(vocab: Mapping[str, int]) -> dict[int, str]:
-    return {_id(id): token for token, id in vocab.items()}
+    found: dict[int, str] = {}
+    for token, id in vocab.items():
+        if found.setdefault(_id(id), token) != token:
+            raise ValueError(f"tokens {found[_id(id)]!r} and {token!r} have one id, {id}")
+    return found
 
 
 def _id(value: object) -> int:

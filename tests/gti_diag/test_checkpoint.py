@@ -165,9 +165,9 @@ def long_header(folder):
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", 90_000_000) + b"{}")
 
 
-def header(text):
+def header(text, data=16):
     def write(folder):
-        (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text.encode() + bytes(64))
+        (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text.encode() + bytes(data))
 
     return write
 
@@ -195,14 +195,16 @@ def index(files):
         (header("[1]"), "not a JSON object"),
         (header("[" * 100_000), "nested too deeply"),
         (header("{" + entry() + "," + entry() + "}"), "key 'model.embed_tokens.weight' twice"),
-        (header("{" + entry() + "," + entry("b", offsets=(8, 24)) + "}"), "overlap"),
+        (header("{" + entry() + "," + entry("b", offsets=(8, 24)) + "}", data=64), "overlap"),
+        (header("{" + entry() + "," + entry("b", offsets=(17, 33)) + "}", data=64), "leave a hole"),
+        (header("{" + entry(shape=(1, 2), offsets=(0, 8)) + "}"), "has .* bytes after its last tensor"),
         (header("{" + entry(offsets=(0, 10**15)) + "}"), "cannot lie in bytes"),
         (header("{" + entry(shape=(2**40, 2**40)) + "}"), "cannot lie in bytes"),
         (header("{" + entry(shape=(10**6, 10**6), offsets=(0, 4 * 10**12)) + "}"), "but the file has"),
         (header("{" + entry(shape=(-2, -2)) + "}"), "lacks a usable dtype, shape"),
         (header("{" + entry(shape=(4,), offsets=(0, 16)) + "}"), "an embedding is a floating-point matrix"),
         (header("{" + entry(dtype="I32") + "}"), "an embedding is a floating-point matrix"),
-        (header("{}"), "holds no floating-point matrix"),
+        (header("{}", data=0), "holds no floating-point matrix"),
         (index({"model.embed_tokens.weight": "gone.safetensors"}), "'gone.safetensors', which is not there"),
         (index({"model.embed_tokens.weight": "../model.safetensors"}), "not a plain file name"),
         (index({"model.embed_tokens.weight": "/etc/passwd"}), "not a plain file name"),

@@ -3,6 +3,7 @@
 import functools
 import http.server
 import json
+import os
 import threading
 
 import fsspec
@@ -167,7 +168,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
     def do_GET(self):
         span = self.headers.get("Range")
-        if span is None:
+        if span is None or not os.path.isfile(self.translate_path(self.path)):
             return super().do_GET()
         with open(self.translate_path(self.path), "rb") as file:
             data = file.read()
@@ -205,6 +206,11 @@ def test_a_web_server_without_listings(server, tmp_path, matrix):
     assert Handler.sent <= 2 * (1.2 * 200 * DIM * 2 + 1000)
     with pytest.raises(InputError, match="has no checkpoint file of a usual name"):
         open_checkpoint(f"{server}/nowhere")
+
+
+def test_a_server_that_does_not_answer_is_said():
+    with pytest.raises(InputError, match=r"^http://127\.0\.0\.1:1/x/model\.safetensors: cannot be reached \(.*127"):
+        open_checkpoint("http://127.0.0.1:1/x/model.safetensors")
 
 
 # --- the hub --------------------------------------------------------------------------------------------------------
