@@ -1,7 +1,8 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, one by one or together."""
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,28 @@ def _beside(target: Path) -> Path:
     os.umask(umask)
     os.chmod(name, 0o666 & ~umask)  # mkstemp makes private files; a report is an ordinary one
     return Path(name)
+
+
+@contextlib.contextmanager
+def all_or_none(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder in `folder`; move its files there on success, remove them on any failure.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
+    home = Path(folder)
+    with _told(home):
+        home.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(dir=home, prefix=".part-"))
+    try:
+        yield stage
+        with _told(home):
+            for file in sorted(path for path in stage.rglob("*") if path.is_file()):
+                target = home / file.relative_to(stage)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, os.path.realpath(target))
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
 
 
 @contextlib.contextmanager

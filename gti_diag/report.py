@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .files import write_text
+from .files import all_or_none, write_text
 
 SCHEMA = 1
 FORMATS = ("json", "md", "html")
@@ -74,7 +74,7 @@ def write(
 ) -> list[Path]:
     """Write one analysis, or a comparison of several, with its figures, to the folder `out`.
 
-    Every file appears whole or not at all; files of other names in the folder are left alone.
+    All files appear, each whole, or none does; files of other names in the folder are left alone.
 
     Raises:
         InputError: an unknown format, or the folder cannot be written.
@@ -93,8 +93,10 @@ def write(
         from .render import html
 
         texts["report.html"] = html.report(analyses)
-    written = [write_text(folder / name, text) for name, text in texts.items()]
-    return written + render.figures(analyses, folder / "figures", style=style)
+    with all_or_none(folder) as stage:
+        written = [write_text(stage / name, text) for name, text in texts.items()]
+        written += render.figures(analyses, stage / "figures", style=style)
+    return [folder / path.relative_to(stage) for path in written]
 
 
 def write_json(analyses: list[dict], path: str | Path) -> Path:

@@ -68,6 +68,20 @@ def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
         report.check_writable(tmp_path / "x", ("json",))
 
 
+@pytest.mark.parametrize("failure", [InputError("cannot write"), KeyboardInterrupt()])
+def test_a_report_that_fails_late_leaves_the_old_one(tmp_path, monkeypatch, failure):
+    def fail(*_, **__):
+        raise failure
+
+    (tmp_path / "summary.md").write_text("old")
+    monkeypatch.setattr("gti_diag.render.markdown.summary", lambda _: "new")
+    monkeypatch.setattr("gti_diag.render.figures", fail)
+    with pytest.raises(type(failure), match=f"^{failure}$"):
+        report.write([{"schema": 1}], tmp_path)
+    assert (tmp_path / "summary.md").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.md"]
+
+
 def test_a_pipe_is_written_through_and_stays(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
