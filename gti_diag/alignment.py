@@ -16,7 +16,7 @@ from .tiles import add_gram, mirror, one_thread_each, tiles, workers
 TIE = 2.0**-44  # distances closer than this share of the largest differ by the rounding of a dot product only
 TILE = 1024
 PARTS = 4  # Gram matrices summed side by side
-TYPICAL_ROWS = 2048  # evenly chosen: enough to know the typical row
+TYPICAL_ROWS = 511  # evenly chosen: enough to know the typical row
 NOISE = 1e-12  # a difference below this share of its terms is rounding only
 
 

@@ -13,6 +13,7 @@ from .tiles import wide_tiles
 PANEL = 50  # tokens of each group in the cosine panel: the paper's Fig. 5
 CELLS = 256  # the block matrix has at most this many cells a side
 MAP_TEXT = 2000
+MAP_AXES = 4096
 
 
 def evenly(count: int, wanted: int) -> Tensor:
@@ -98,7 +99,7 @@ def _nan_to_none(cosines: Tensor) -> list:
 def token_map(text: GroupRows, new: GroupRows, *, generator: torch.Generator) -> dict:
     """All new tokens and up to 2,000 random text tokens on the two leading principal components of both together.
 
-    Each group weighs half, so that neither is drawn by the other's axes alone.
+    Each group weighs half, so that neither is drawn by the other's axes alone; up to 4,096 new tokens give the axes.
 
     Raises:
         ValueError: the rows span fewer than two directions.
@@ -106,7 +107,7 @@ def token_map(text: GroupRows, new: GroupRows, *, generator: torch.Generator) ->
     some = torch.randperm(len(text.ids), generator=generator)[:MAP_TEXT].sort().values
     both = [text.rows[some.to(text.rows.device)], new.rows]
     centre = torch.stack([geometry.centroid(rows) for rows in both]).mean(0)
-    axes = spectra.leading_axes(both, 2)
+    axes = spectra.leading_axes([both[0], new.rows[evenly(len(new.rows), MAP_AXES).to(new.rows.device)]], 2)
     axes = axes * torch.where(axes.abs().max(0).values == axes.max(0).values, 1.0, -1.0)  # eigenvectors have no sign
     placed, inside, total = [], torch.zeros(2, dtype=torch.float64, device=axes.device), 0.0
     for rows in both:

@@ -16,7 +16,7 @@ from .tiles import one_thread_each, workers
 LISTED = 4096  # singular values kept in a report
 VARIANCE = 0.95  # `components_95`: the components that carry this share
 AXES = 16  # leading axes of a group, between which and text's principal angles are taken
-MEDIAN_ROWS = 16_384  # a median over more rows costs a sort of each column and changes nothing
+MEDIAN_ROWS = 4095  # a median over more rows costs a selection in each column and changes nothing; of an odd number, one
 NEIGHBOURHOOD_ROWS = 2048  # of a group, evenly chosen: a search costs the square of their number
 NEIGHBOURS = 10  # of each row, searched once for all measures of neighbourhoods
 NULL_SAMPLES = (6, 40)  # at least, at most
@@ -297,7 +297,7 @@ def _null_sample(rows: Tensor) -> dict:
     centre = geometry.centroid(rows) if gram is None else gram.mean
     found.add("dispersion", lambda: geometry.dispersion(rows) if gram is None else (
         gram.scatter_trace(centred=True) / len(rows)) ** 0.5)  # fmt: skip
-    found.add("median_dispersion", lambda: geometry.median_dispersion(_some(rows, NEIGHBOURHOOD_ROWS)))
+    found.add("median_dispersion", lambda: geometry.median_dispersion(_some(rows, MEDIAN_ROWS)))
     found.add("mean_cosine", lambda: geometry.mean_cosine(rows))
     found.add("mean_cosine_centred", lambda: geometry.mean_cosine(geometry.direction_sum(rows, centre=centre)))
     some = _some(rows, NEIGHBOURHOOD_ROWS)
