@@ -16,7 +16,7 @@ from .tiles import one_thread_each, workers
 LISTED = 4096  # singular values kept in a report
 VARIANCE = 0.95  # `components_95`: the components that carry this share
 AXES = 16  # leading axes of a group, between which and text's principal angles are taken
-MEDIAN_ROWS = 4095  # a median over more rows costs a selection in each column and changes nothing; of an odd number, one
+MEDIAN_ROWS = 4095  # a median over more rows costs a selection in each column and changes nothing
 NEIGHBOURHOOD_ROWS = 2048  # of a group, evenly chosen: a search costs the square of their number
 NEIGHBOURS = 10  # of each row, searched once for all measures of neighbourhoods
 NULL_SAMPLES = (6, 40)  # at least, at most
