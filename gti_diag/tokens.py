@@ -135,14 +135,11 @@ def _size_notes(vocabulary: Vocabulary | None, rows: int) -> list[str]:
 
 
 def _left_out(vocabulary: Vocabulary | None, chosen: Set[int], *, reserved: Mapping[int, str], rows: int) -> list[str]:
-    """How many added tokens are not new, and where they went."""
+    """How many added tokens count as text; those in `reserved` have a note of their own."""
     added = vocabulary.added if vocabulary is not None else {}
-    left = {id: token for id, token in added.items() if id < rows and id not in chosen}
-    where = {"text": [t for id, t in left.items() if id not in reserved],
-             "reserved": [t for id, t in left.items() if id in reserved]}  # fmt: skip
-    parts = [f"{len(tokens):,} in {name} ({', '.join(tokens[:SHOWN])}{', …' if len(tokens) > SHOWN else ''})"
-             for name, tokens in where.items() if tokens]  # fmt: skip
-    return [f"added tokens not taken as new: {'; '.join(parts)}; choose with --new"] if parts else []
+    left = [token for id, token in added.items() if id < rows and id not in chosen and id not in reserved]
+    shown = ", ".join(left[:SHOWN]) + (", …" if len(left) > SHOWN else "")
+    return [f"added tokens that count as text: {len(left):,} ({shown}); choose with --new"] if left else []
 
 
 # --- what the user selects ------------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ def test_a_handful_of_added_tokens_is_new(tiny_lm):
     found = partition(open_checkpoint(tiny_lm(new_tokens=["<|im_start|>", "<fancy>", "zebra", "<think>"])))
     assert found.groups["new"].tokens == ("<fancy>", "zebra")
     assert "2 added tokens end the vocabulary (<fancy> … zebra) that are not in the list of known tokens" in found.rule
-    assert "added tokens not taken as new: 2 in text (<|im_start|>, <think>); 3 in reserved" in found.notes[0]
+    assert found.notes[0] == "added tokens that count as text: 2 (<|im_start|>, <think>); choose with --new"
 
 
 USERS = (
@@ -106,7 +106,7 @@ def test_tokens_of_a_user_are_told_from_those_that_tokenizers_ship():
 def test_added_tokens_that_resemble_shipped_ones_are_new(tiny_lm):
     found = partition(open_checkpoint(tiny_lm(new_tokens=["<user>", "<refund>", "<image>"])))
     assert found.groups["new"].tokens == ("<user>", "<refund>")
-    assert "1 in text (<image>)" in found.notes[0]
+    assert "count as text: 1 (<image>)" in found.notes[0]
 
 
 def test_text_of_one_row_stays_text(tiny_lm, tiny_tokenizer):
