@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-NUMBERS = 1 << 21  # float64 numbers of a tile: 16 MiB
+NUMBERS = 1 << 19  # float64 numbers of a tile: 4 MiB
 
 
 def height(dim: int) -> int:
@@ -53,7 +53,7 @@ def mirror(gram: Float[Tensor, "dim dim"]) -> None:
         own.copy_(own.triu() + own.triu(1).T)
 
 
-def _edges(dim: int, blocks: int = 16) -> list[int]:
+def _edges(dim: int, blocks: int = 8) -> list[int]:
     return [dim * block // blocks for block in range(blocks + 1)]
 
 
