@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .geometry import median_dispersion
-from .tiles import add_gram, mirror, one_thread_each, tiles, workers
+from .tiles import add_gram, evenly, mirror, one_thread_each, tiles, workers
 
 TIE = 2.0**-44  # distances closer than this share of the largest differ by the rounding of a dot product only
 TILE = 1024
@@ -44,8 +44,7 @@ class Space:
 
         One row far off gives the rows a spread that is not theirs. Exact copies are no noise: their pairs tie.
         """
-        some = self.offsets[torch.linspace(0, len(self) - 1, min(len(self), TYPICAL_ROWS)).round().long()]
-        typical = median_dispersion(some)
+        typical = median_dispersion(self.offsets[evenly(len(self), TYPICAL_ROWS).to(self.offsets.device)])
         if 0 < typical <= _rounding(self.dtype):
             raise ValueError(
                 f"the typical row of {self.name} differs from the others by {typical:.1e} of its length, which rounding to "

@@ -14,7 +14,7 @@ from . import exhibits, verdict
 from .checkpoint import Checkpoint, Matrix, open_checkpoint
 from .drift_summary import drift_summary
 from .errors import InputError
-from .group_measures import dtype_name, group_measures, text_null
+from .group_measures import group_measures, text_null
 from .group_rows import hold
 from .levels import hierarchy_summary, read_items
 from .reference import load_reference
@@ -152,7 +152,7 @@ def _described(checkpoint: Checkpoint) -> dict:
         "fingerprint": checkpoint.fingerprint,
         "format": checkpoint.format,
         "tied": checkpoint.tied,
-        "dtype": dtype_name(checkpoint.matrices["input"].dtype),
+        "dtype": checkpoint.matrices["input"].kind,
         "step": (checkpoint.sidecar or {}).get("step"),
         "notes": checkpoint.notes,
     }
@@ -217,7 +217,7 @@ def _analyse(
     floors = {name: summary.floor for name, summary in summaries.items()}
     found: dict[str, Any] = {
         "tensor": matrix.name,
-        "dtype": dtype_name(matrix.dtype),
+        "dtype": matrix.kind,
         "shape": matrix.shape,
         "groups": groups,
     }

@@ -8,19 +8,12 @@ from torch import Tensor
 
 from . import geometry, spectra
 from .group_rows import GroupRows
-from .tiles import wide_tiles
+from .tiles import evenly, wide_tiles
 
 PANEL = 50  # tokens of each group in the cosine panel: the paper's Fig. 5
 CELLS = 256  # the block matrix has at most this many cells a side
 MAP_TEXT = 2000
 MAP_AXES = 4096
-
-
-def evenly(count: int, wanted: int) -> Tensor:
-    """At most `wanted` of 0 … count − 1, evenly spaced, first and last included."""
-    if count <= wanted:
-        return torch.arange(count)
-    return torch.linspace(0, count - 1, wanted).round().long()
 
 
 def gather(text: GroupRows, new: GroupRows, *, generator: Callable[[str], torch.Generator]) -> dict:

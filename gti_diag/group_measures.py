@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import dimension, geometry, spectra
 from .group_rows import GroupRows
-from .tiles import one_thread_each, workers
+from .tiles import evenly, one_thread_each, workers
 
 LISTED = 4096  # singular values kept in a report
 VARIANCE = 0.95  # `components_95`: the components that carry this share
@@ -173,8 +173,8 @@ def group_measures(held: GroupRows, *, moments: bool = False) -> tuple[dict, Sum
     found.values["dispersion"] = dispersion
     found.add("median_dispersion", lambda: geometry.median_dispersion(_some(rows, MEDIAN_ROWS)))
     floor = geometry.precision_floor(mean[None], matrix.dtype)
-    reason = floor_reason(dispersion, floor, dtype_name(matrix.dtype), count=held.count)
-    typical = reason or typical_reason(found.values["median_dispersion"], floor, dtype_name(matrix.dtype))
+    reason = floor_reason(dispersion, floor, matrix.kind, count=held.count)
+    typical = reason or typical_reason(found.values["median_dispersion"], floor, matrix.kind)
     shapes = shape(rows if gram is None or wide else gram, floor_reason=reason)
     for suffix in ("", "_centred"):
         shapes.values[f"numerical_rank{suffix}"] = spectra.numerical_rank(
@@ -241,11 +241,7 @@ def _given(directions: geometry.DirectionSum | None) -> geometry.DirectionSum:
 def _some(rows: Tensor, most: int) -> Tensor:
     if len(rows) <= most:
         return rows
-    return rows[torch.linspace(0, len(rows) - 1, most).round().long().to(rows.device)]
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+    return rows[evenly(len(rows), most).to(rows.device)]
 
 
 def text_null(text: Tensor, size: int, *, generator: torch.Generator, progress=None) -> dict:

@@ -11,6 +11,7 @@ from . import alignment, rsa
 from .alignment import Space
 from .group_measures import Measured
 from .jackknife import jackknife_interval
+from .tiles import evenly
 
 CONFIDENCE = 0.95
 SAMPLES = 1000
@@ -90,7 +91,7 @@ def _alignment(spaces: tuple[Space, Space], undefined: dict[str, str]) -> dict:
     found.add("cka", lambda: alignment.linear_cka(*spaces, debiased=False))
     found.add("cka_debiased", lambda: alignment.linear_cka(*spaces, debiased=True))
     found.add("procrustes", lambda: alignment.procrustes_distance(*spaces))
-    some = torch.linspace(0, n - 1, min(n, OVERLAP_TOKENS)).round().long().to(spaces[0].rows.device)
+    some = evenly(n, OVERLAP_TOKENS).to(spaces[0].rows.device)
     few = [Space(space.rows[some], space.name, space.dtype) for space in spaces]
     found.add("neighbourhood_overlap", lambda: alignment.neighbourhood_overlap(*few, k=OVERLAP_K))
     undefined |= {f"alignment.{name}": reason for name, reason in found.undefined.items()}

@@ -16,6 +16,7 @@ from scipy import linalg
 from scipy.sparse import linalg as sparse_linalg
 from torch import Tensor
 
+from .geometry import centroid
 from .tiles import add_gram, height, mirror, one_thread, one_thread_each, wide_tiles, workers
 
 NOISE = 8 * torch.finfo(torch.float64).eps  # times the trace; 2.8 eps was the largest seen, on three processors
@@ -273,19 +274,16 @@ def leading_axes(parts: Sequence[Float[Tensor, "_ dim"]], k: int) -> Float[Tenso
     Orthonormal columns, largest first; of one group, its ordinary principal axes. No matrix dim × dim is formed: the
     Lanczos iteration walks over the rows, so k should be small.
 
-    Raises: ValueError if fewer than k directions stand above the noise.
+    Raises: ValueError if fewer than k directions stand above the noise, or as `centroid`.
     Source: Lehoucq, Sorensen & Yang, ARPACK Users' Guide (1998).
     """
-    if not all(map(len, parts)):
-        raise ValueError("a group without rows has no axes")
-    centre = torch.stack([_mean(part) for part in parts]).mean(0)
+    centre = torch.stack([centroid(part) for part in parts]).mean(0)
     stacked = torch.cat(
         [(tile / len(part) ** 0.5).float() for part in parts for tile in wide_tiles(part, centre=centre)]
     )
     scale = float(torch.linalg.vector_norm(stacked, dtype=torch.float64))
-    if not 0 < scale < torch.inf:
-        fault = "the rows span 0" if scale == 0 else "a row holds NaN or infinity"
-        raise ValueError(f"k = {k} principal axes: {fault}")
+    if scale == 0:
+        raise ValueError(f"k = {k} principal axes: the rows span 0")
     stacked /= scale
     if min(stacked.shape) <= 4 * k:  # too few for an iteration: take them all
         s, vectors = torch.linalg.svd(stacked.double(), full_matrices=False)[1:]
@@ -305,11 +303,6 @@ def leading_axes(parts: Sequence[Float[Tensor, "_ dim"]], k: int) -> Float[Tenso
     if not 1 <= k <= available:
         raise ValueError(f"k = {k} principal axes: the rows span {available}")
     return torch.linalg.qr(vectors[:, :k].double()).Q.to(stacked.device)
-
-
-def _mean(rows: Tensor) -> Tensor:
-    origin = rows[0].detach().double()
-    return origin + sum(tile.sum(0) for tile in wide_tiles(rows, centre=origin)) / len(rows)
 
 
 def _add_moments(total: Tensor, gram: Tensor, rows: Tensor, shift: Tensor) -> None:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from . import relation, spectra
-from .exhibits import evenly
 from .group_measures import Measured, Summary
 from .group_rows import GroupRows
+from .tiles import evenly
 
 HALF = 0.5  # the principal subspace of text: as many axes as carry half of its variance,
 MOST_AXES = 512  # … but no more: eigenvectors of 8,192 columns take memory and minutes

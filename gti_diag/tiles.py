@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 NUMBERS = 1 << 19  # float64 numbers of a tile: 4 MiB
@@ -22,6 +22,11 @@ def tiles(rows: Tensor | Iterable[Tensor]) -> Iterator[Tensor]:
     for tile in (rows,) if isinstance(rows, Tensor) else rows:
         if len(tile):
             yield from tile.split(height(tile.shape[1]))
+
+
+def evenly(count: int, wanted: int) -> Int[Tensor, " places"]:
+    """At most `wanted` of 0 … count − 1, evenly spaced, first and last included."""
+    return torch.linspace(0, count - 1, min(count, wanted)).round().long()
 
 
 def wide_tiles(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from . import geometry, spectra
 from .errors import InputError
 from .live_rows import input_embedding, readers, row_count
+from .tiles import evenly
 from .tokens import code_like
 from .verdict import THRESHOLDS
 
@@ -96,7 +97,7 @@ class Watch:
         """
         count = row_count(input_embedding(model))
         new = new_ids(self.new, tokenizer, rows=count)
-        self.ids = new[_evenly(len(new))]
+        self.ids = new[evenly(len(new), MOST_ROWS)]
         others = torch.ones(count, dtype=torch.bool)
         others[new] = False
         if hasattr(tokenizer, "__len__"):
@@ -104,7 +105,7 @@ class Watch:
         if not others.any():
             raise InputError("every token is new: there are no old rows to compare with")
         old = others.nonzero()[:, 0]
-        self.old = old[_evenly(len(old))]
+        self.old = old[evenly(len(old), MOST_ROWS)]
         self.start: dict[str, Tensor] = {}
         self.told: set[str] = set()
 
@@ -182,7 +183,3 @@ def new_ids(new: Sequence[int] | Tensor | str | None, tokenizer: Any, *, rows: i
     if not found or not 0 <= found[0] <= found[-1] < rows:
         raise InputError(f"ids of new tokens must be rows of the embedding, 0..{rows - 1}, and at least one")
     return torch.tensor(found)
-
-
-def _evenly(count: int) -> Tensor:
-    return torch.linspace(0, count - 1, min(count, MOST_ROWS)).round().long()
