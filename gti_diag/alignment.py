@@ -47,7 +47,7 @@ class Space:
         typical = median_dispersion(self.offsets[evenly(len(self), TYPICAL_ROWS).to(self.offsets.device)])
         if 0 < typical <= _rounding(self.dtype):
             raise ValueError(
-                f"the typical row of {self.name} differs from the others by {typical:.1e} of its length, which rounding to "
+                f"{self.name}: the typical row differs from the others by {typical:.1e} of its length, which rounding to "
                 f"{_named(self.dtype)} alone can make: the order of their similarities is not known"
             )
         return self.offsets
@@ -221,7 +221,7 @@ def _require_spread(offsets: Tensor, scale: float, dtype: torch.dtype, name: str
     if spread <= rounding * scale:
         relative = spread / scale if scale else 0.0
         raise ValueError(
-            f"the rows of {name} are one point at {_named(dtype)} precision: they spread by {relative:.1e} of "
+            f"{name}: all rows are one point at {_named(dtype)} precision: they spread by {relative:.1e} of "
             f"their length, and rounding alone can make {rounding:.1e}; how they are arranged is not known"
         )
 

@@ -237,7 +237,7 @@ def _levels_without_relation(rsa: dict) -> tuple[dict[str, float], int]:
 
 
 def _level_reason(lost: dict[str, float], tested: int) -> Reason:
-    named = ", ".join(f"{level} ({value:.2f})" for level, value in lost.items())
+    named = ", ".join(f"{level} ({value:.2g})" for level, value in lost.items())
     text = f"on {len(lost)} of {tested} levels they show no relation to the reference: RSA of level {named}"
     return _reason("rsa_pearson", min(lost.values()), f"at least {THRESHOLDS['rsa'].value} on each level", text)
 

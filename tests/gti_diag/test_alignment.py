@@ -127,8 +127,8 @@ def test_refuses_what_has_no_answer(name):
         ((x, y[:7]), "x has 8 tokens and y has 7"),
         ((x[:1], y[:1]), "1 tokens are too few"),
         ((x, gone), "row 5 of y is not finite"),
-        ((x[:1].expand(8, 3).clone(), y), "x are one point at float64 precision"),
-        ((x, (1 + 1e-3 * y).bfloat16()), "y are one point at bfloat16 precision"),
+        ((x[:1].expand(8, 3).clone(), y), "x: all rows are one point at float64 precision"),
+        ((x, (1 + 1e-3 * y).bfloat16()), "y: all rows are one point at bfloat16 precision"),
     ):
         with pytest.raises(ValueError, match=said):
             measure(*args)

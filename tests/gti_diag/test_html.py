@@ -12,6 +12,7 @@ from importlib import import_module
 import pytest
 
 from gti_diag import InputError
+from gti_diag.group_measures import SHAPES
 from gti_diag.render import FIGURES, html, tables
 from gti_diag.render.html import charts, tokens
 from gti_diag.render.view import views
@@ -103,6 +104,11 @@ def test_every_measure_of_the_tables_and_figures_can_be_explained():
     named |= {import_module(f"gti_diag.render.{file}").MEASURE for file in FIGURES if file != "token_map"}
     assert {name for name in named if html.explanation(name) is None} == set()
     assert html.explanation("no_such_measure") is None
+
+
+def test_no_two_measures_of_a_page_have_one_title():
+    titles = [html.explanation(name).title for name in (*SHAPES, *(f"{name}_centred" for name in SHAPES))]
+    assert len(set(titles)) == 2 * len(SHAPES)
 
 
 def test_all_other_numbers_are_there_on_demand(three):

@@ -111,9 +111,9 @@ def test_float32_rows_drawn_about_their_mean_are_measured_not_guessed():
     assert pearson_rsa(rows, y) == pytest.approx(exact, abs=1e-4)  # the literal loses digits, not we
     assert spearman_rsa(rows, y) > 0.1
     for statistic in LITERAL:
-        with pytest.raises(ValueError, match="x are one point at bfloat16 precision"):
+        with pytest.raises(ValueError, match="x: all rows are one point at bfloat16 precision"):
             statistic(rows.bfloat16(), y)
-        with pytest.raises(ValueError, match="y are one point at float32 precision"):
+        with pytest.raises(ValueError, match="y: all rows are one point at float32 precision"):
             statistic(y, rows.mean(0).expand(60, 16).clone())
 
 
@@ -399,7 +399,7 @@ def test_ranks_of_rounding_are_refused_although_one_row_is_far_off(statistic):
     generator = torch.Generator().manual_seed(0)
     hugging = (1 + 2e-3 * torch.randn(60, 16, generator=generator)).to(torch.bfloat16)
     hugging[7] = torch.randn(16, generator=generator)
-    with pytest.raises(ValueError, match=r"typical row of x .* rounding to bfloat16"):
+    with pytest.raises(ValueError, match=r"x: the typical row .* rounding to bfloat16"):
         statistic(hugging, torch.randn(60, 4, generator=generator))
     copies = torch.ones(60, 16, dtype=torch.bfloat16)
     copies[:20] = torch.randn(20, 16, generator=generator).to(torch.bfloat16)

@@ -155,6 +155,7 @@ def levels(*values):
     [
         ((0.5, -0.04, -0.12), "unstructured", "on 2 of 3 levels .* level 2 \\(-0.04\\), 3 \\(-0.12\\)"),
         ((0.5, 0.3, -0.12), "healthy", "on 1 of 3 levels"),
+        ((0.5, 0.047, 0.01), "unstructured", r"level 2 \(0.047\), 3 \(0.01\)"),
         ((0.5, 0.04), "healthy", "on 1 of 2 levels"),
         ((0.5, None, 0.2), "healthy", "agrees"),
     ],

@@ -5,6 +5,7 @@ import gzip
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from importlib.resources import files
 from typing import Any
@@ -171,12 +172,15 @@ def glossary(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def explanation(name: str) -> Any | None:
-    """What `gti-diag explain NAME` says, or None for a name it does not know."""
+    """What `gti-diag explain NAME` says, or None for a name it does not know.
+
+    A measure of centred rows that shares the page of the measure itself is titled so: both stand in one table.
+    """
     try:
-        lookup = import_module("gti_diag.explain").lookup
-        return lookup(name)
+        page = import_module("gti_diag.explain").lookup(name)
     except (ImportError, LookupError, ValueError):
         return None
+    return replace(page, title=f"{page.title}, centred") if name == f"{page.name}_centred" else page
 
 
 def _scale(name: str) -> list[list]:
