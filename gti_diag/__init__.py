@@ -1,6 +1,6 @@
 """gti_diag: what happened to the embedding rows of a language-model checkpoint.
 
-The four calls of the Python API are loaded on first use, so that `import gti_diag` costs nothing:
+The calls of the Python API are loaded on first use, so that `import gti_diag` costs nothing:
 
 >>> import gti_diag
 >>> analysis = gti_diag.diagnose(gti_diag.open_checkpoint("ckpt/"))      # doctest: +SKIP
@@ -12,9 +12,15 @@ from importlib import import_module, metadata
 
 from .errors import InputError
 
-_HOME = {"open_checkpoint": ".checkpoint", "diagnose": ".diagnosis", "compare": ".diagnosis", "check": ".gate"}
+_HOME = {
+    "open_checkpoint": ".checkpoint",
+    "diagnose": ".analysis.diagnosis",
+    "compare": ".analysis.diagnosis",
+    "check": ".gate.findings",
+    "EmbeddingGeometryCallback": ".training.callback",
+}
 
-__all__ = ["InputError", "check", "compare", "diagnose", "open_checkpoint"]
+__all__ = ["EmbeddingGeometryCallback", "InputError", "check", "compare", "diagnose", "open_checkpoint"]
 __version__ = metadata.version("gti-diag")
 
 

@@ -1,5 +1,5 @@
 """`python -m gti_diag` is `gti-diag`."""
 
-from .cli import main
+from gti_diag.cli import main
 
 main()

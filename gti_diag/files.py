@@ -1,13 +1,16 @@
-"""Files that appear whole or not at all, one by one or together."""
+"""Files that appear whole or not at all, one by one or together; and sizes as people write them."""
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import InputError
+
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 @contextlib.contextmanager
@@ -86,3 +89,18 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
     return Path(path)
+
+
+def parse_bytes(text: str, option: str = "--max-memory") -> int:
+    """`2GB`, `512 MiB`, `1e9` as a number of bytes (decimal units of 1000, binary of 1024).
+
+    Raises:
+        InputError: not a size, or under 64 MB.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kmgt]i?)?b?\s*", text.lower())
+    if not match:
+        raise InputError(f"{option} {text!r} is not a size: write it like 2GB or 512MiB")
+    size = int(float(match[1]) * UNITS[match[2] or ""])
+    if size < 64 * 10**6 and option == "--max-memory":
+        raise InputError(f"{option} {text!r} is under 64MB, too little to hold a tile of rows")
+    return size

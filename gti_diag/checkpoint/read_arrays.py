@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.lib import format as npy
 
-from ..errors import InputError
+from gti_diag.errors import InputError
+
 from .lazy import kind_of, torch
 from .places import SMALL_FILE, Folder, Window
 from .ranges import stored_rows

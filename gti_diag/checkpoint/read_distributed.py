@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from ..errors import InputError
+from gti_diag.errors import InputError
+
 from .blocks import Block, joined
 from .lazy import kind_of, torch
 from .places import Folder, whole

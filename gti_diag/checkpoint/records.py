@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import InputError
+from gti_diag.errors import InputError
+
 from .lazy import Tensor, torch
 
 TILE = 8192

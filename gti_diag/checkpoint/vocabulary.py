@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from ..errors import InputError
+from gti_diag.errors import InputError
+
 from .places import Folder, parse_json, whole
 from .records import Vocabulary, bad
 

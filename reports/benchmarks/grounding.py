@@ -23,14 +23,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as gti-train does; spinni
 
 import torch
 
-from gti_train.batches import collate, encode, order
-from gti_train.catalogue import Catalogue, Item
-from gti_train.grounding import GroundingConfig, ground
-from gti_train.models import best_dtype, load_language_model
-from gti_train.prompts import KINDS, grounding_examples
-from gti_train.semantic_ids import SemanticIds
-from gti_train.vocabulary import extend, matrices
-from gti_train.world import product_world
+from gti_train.catalogue.records import Catalogue, Item
+from gti_train.catalogue.world import product_world
+from gti_train.grounding.ground import GroundingConfig, ground
+from gti_train.grounding.prompts import KINDS, grounding_examples
+from gti_train.loop.order import order
+from gti_train.model.loading import best_dtype, load_language_model
+from gti_train.model.matrices import matrices
+from gti_train.model.sequences import collate, encode
+from gti_train.model.vocabulary import extend
+from gti_train.semantic_ids.ids import SemanticIds
 
 BATCH, RATE = 16, 1e-3
 CASES = {"mixed": KINDS, "text to code": tuple(k for k in KINDS if k.endswith("-to-code"))}

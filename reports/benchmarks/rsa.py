@@ -114,7 +114,7 @@ def numpy_mantel(tokens: int) -> float:
 
 def ours(statistic: str, **options):
     def run(tokens: int) -> float:
-        from gti_diag import alignment, rsa
+        from gti_diag.measures import alignment, rsa
 
         function = getattr(rsa, statistic, None) or getattr(alignment, statistic)
         return function(*spaces(tokens), **options)
@@ -126,7 +126,7 @@ def our_permutation(statistic: str, draws: int):
     def run(tokens: int) -> dict:
         import torch
 
-        from gti_diag import rsa
+        from gti_diag.measures import rsa
 
         x, y = spaces(tokens)
         times = []
@@ -144,7 +144,7 @@ def our_interval(statistic: str, samples: int):
     def run(tokens: int) -> float:
         import torch
 
-        from gti_diag import rsa
+        from gti_diag.measures import rsa
 
         generator = torch.Generator().manual_seed(0)
         rsa.rsa_interval(*spaces(tokens), statistic=getattr(rsa, statistic), samples=samples, generator=generator)
@@ -183,8 +183,8 @@ JOBS = {
 def child(job: str, method: str, tokens: int) -> None:
     import resource
 
-    import gti_diag.alignment
-    import gti_diag.rsa  # noqa: F401 - imports are not what is timed
+    import gti_diag.measures.alignment
+    import gti_diag.measures.rsa  # noqa: F401 - imports are not what is timed
 
     if method not in ("gti-diag", "gti-diag, exact"):
         import scipy.stats  # noqa: F401
@@ -256,7 +256,7 @@ def coverage() -> str:
     """How often nominal 95 % intervals hold the population's value, for unrelated spaces and for spaces that share 5 of 12 axes."""
     import torch
 
-    from gti_diag.rsa import pearson_rsa, rsa_interval, spearman_rsa
+    from gti_diag.measures.rsa import pearson_rsa, rsa_interval, spearman_rsa
 
     torch.set_num_threads(1)
 

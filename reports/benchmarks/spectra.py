@@ -33,7 +33,7 @@ def vocabulary(rows, dim, seed=0):
 
 
 def spectrum_ours(size):
-    from gti_diag import spectra
+    from gti_diag.measures import spectra
 
     def run(rows):
         moments = spectra.moments(rows)
@@ -47,7 +47,7 @@ def spectrum_torch(size):
 
 
 def blocks_ours(size):
-    from gti_diag import geometry
+    from gti_diag.measures import geometry
 
     cells = torch.arange(size["new"]) * 256 // size["new"]
     return vocabulary(size["new"], size["dim"]).float(), lambda rows: [geometry.block_mean_cosine(rows, cells)]
@@ -63,7 +63,7 @@ def blocks_torch(size):
 
 
 def nearest_ours(size):
-    from gti_diag import relation
+    from gti_diag.measures import relation
 
     text = vocabulary(size["text"], size["dim"])
     return vocabulary(size["new"] // 6, size["dim"], seed=1), lambda rows: [relation.nearest(rows, text, k=10).cosine]
@@ -104,7 +104,7 @@ def measure(job, side, size):
 
 def agreement(size):
     """Largest relative difference from float64 svd, for values above the noise, and where the noise lies."""
-    from gti_diag import spectra
+    from gti_diag.measures import spectra
 
     rows = vocabulary(size["text"], size["dim"])
     moments, lines = spectra.moments(rows), []

@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gti_train.grounding import GroundingConfig, ground_checkpoint
-from gti_train.models import load_language_model
-from gti_train.prompts import Example
+from gti_train.grounding.ground import GroundingConfig
+from gti_train.grounding.prompts import Example
+from gti_train.grounding.stage import ground_checkpoint
+from gti_train.model.loading import load_language_model
 
 SMALL = (
     "config.json",

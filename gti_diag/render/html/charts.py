@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import cosine_blocks, cosine_panels, levels, norms, rsa_bars, spectrum, trajectory
-from ..view import token
+from gti_diag.render import cosine_blocks, cosine_panels, levels, norms, rsa_bars, spectrum, trajectory
+from gti_diag.render.view import token
 
 Chart = dict[str, Any]
 DASHES = ("solid", "dash", "dashdot", "dot")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..view import View, token
+from gti_diag.render.view import View, token
 
 PLACES = 10_000  # coordinates are whole numbers of this many steps across the map: finer than any screen
 

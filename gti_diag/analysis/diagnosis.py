@@ -1,0 +1,267 @@
+"""From an opened checkpoint to its analysis: one loop over matrices and groups, composing the core."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gti_diag.checkpoint import Checkpoint, Matrix, open_checkpoint
+from gti_diag.document import SCHEMA, canonical
+from gti_diag.errors import InputError
+from gti_diag.tokens.groups import Group, Partition, partition
+
+from . import exhibits, verdict
+from .drift_summary import drift_summary
+from .group_measures import group_measures, text_null
+from .group_rows import hold
+from .levels import hierarchy_summary, read_items
+from .reference import load_reference
+from .resemblance import resemblance
+from .text_relation import isotropic_null, main_axes, neighbours, relate
+
+Progress = Callable[[str, float | None], None]
+PROGRAM = 4 * 10**8  # bytes that Python, torch and the buffers of tiles take
+RESIDENT_SHARE = 0.25  # of max_memory: rows of one group kept in their storage dtype; beyond it a sample stands in
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a result depends on besides the files."""
+
+    seed: int = 0
+    device: str = "auto"
+    max_memory: int = 2 * 10**9
+    exact: bool = False
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A CPU generator of its own for each purpose: adding a measure does not move the numbers of another."""
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + sum(map(ord, purpose)))
+
+    def place(self) -> torch.device:
+        if self.device not in ("auto", "cpu") and not self.device.startswith("cuda"):
+            raise InputError(f"--device {self.device!r}: choose auto, cpu or cuda")
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise InputError(f"--device {self.device}: no CUDA device is available; use --device cpu")
+        return torch.device(self.device)
+
+
+def compare(
+    checkpoints: Sequence[Checkpoint | str | Path],
+    *,
+    base: Checkpoint | str | Path | None = None,
+    progress: Progress = lambda stage, share: None,
+    **options: Any,
+) -> list[dict]:
+    """The analyses of several checkpoints, in order, under the same options (those of `diagnose`).
+
+    Raises:
+        InputError: as `diagnose`.
+    """
+    opened = base if base is None or isinstance(base, Checkpoint) else open_checkpoint(base)
+    analyses = []
+    for index, checkpoint in enumerate(checkpoints):
+        where = f"[{index + 1}/{len(checkpoints)}] " if len(checkpoints) > 1 else ""
+        report = lambda stage, share, where=where: progress(where + stage, share)  # noqa: E731
+        analyses.append(diagnose(checkpoint, base=opened, progress=report, **options))
+    return analyses
+
+
+def diagnose(
+    checkpoint: Checkpoint | str | Path,
+    *,
+    base: Checkpoint | str | Path | None = None,
+    new: str = "auto",
+    reference: str | Path | None = None,
+    items: str | Path | None = None,
+    matrix: str = "auto",
+    tensor: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    max_memory: int = 2 * 10**9,
+    exact: bool = False,
+    progress: Progress = lambda stage, share: None,
+    command: Sequence[str] = (),
+) -> dict:
+    """Measure the embedding rows of a checkpoint: the `analysis.json` document (schema 1) as a plain dict.
+
+    Args:
+        checkpoint: an opened checkpoint, or what `open_checkpoint` takes.
+        base: the checkpoint it was extended from; tells which rows are new and whether old ones moved.
+        new: which tokens are new: auto, a regular expression, id ranges, or @file.
+        reference: vectors the new tokens should resemble; the sidecar's codebooks if None.
+        items: JSON of item -> code tokens, for the measures of shared prefixes.
+        matrix: input, output, both, or auto (input, and output when a separate head is stored).
+        tensor: name of the embedding tensor where the layout is unknown.
+        max_memory: bytes to stay under; groups whose rows exceed a quarter of it are streamed and sampled.
+        exact: Spearman's RSA by sorting all pairs (40 bytes each) instead of in a stream that errs by about 1e-9.
+
+    Raises:
+        InputError: whatever is wrong with the input, in one line.
+    """
+    settings = Settings(seed, device, max_memory, exact)
+    settings.place()
+    opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint, tensor=tensor)
+    base = base if base is None or isinstance(base, Checkpoint) else open_checkpoint(base)
+    progress("finding tokens", None)
+    parts = partition(opened, new=new, base=base)
+    given = _given(opened, parts, reference, items)
+    chosen = _matrices(opened, matrix)
+    return canonical(
+        {
+            "schema": SCHEMA,
+            "checkpoint": _described(opened),
+            "command": list(command),
+            "versions": _versions(),
+            "seed": seed,
+            "tokens": {
+                "rule": parts.rule,
+                "notes": parts.notes,
+                "groups": {n: _counts(g) for n, g in parts.groups.items()},
+            },
+            "matrices": {
+                name: {
+                    **_analyse(stored, opened.path, parts, settings, progress=progress, given=given),
+                    "drift": None if base is None else drift_summary(opened, base, name, dict(parts.groups)),
+                }
+                for name, stored in chosen.items()
+            },
+        }
+    )
+
+
+def _matrices(checkpoint: Checkpoint, wanted: str) -> dict[str, Matrix]:
+    if wanted in ("auto", "both"):
+        return {name: checkpoint.matrices[name] for name in ("input", "output") if name in checkpoint.matrices}
+    if wanted not in ("input", "output"):
+        raise InputError(f"--matrix {wanted!r}: choose input, output or both")
+    if wanted not in checkpoint.matrices:
+        raise InputError(f"{checkpoint.path}: no separate {wanted} matrix is stored; use --matrix input")
+    return {wanted: checkpoint.matrices[wanted]}
+
+
+def _described(checkpoint: Checkpoint) -> dict:
+    return {
+        "path": checkpoint.path,
+        "name": Path(str(checkpoint.path).rstrip("/")).name,
+        "fingerprint": checkpoint.fingerprint,
+        "format": checkpoint.format,
+        "tied": checkpoint.tied,
+        "dtype": checkpoint.matrices["input"].kind,
+        "step": (checkpoint.sidecar or {}).get("step"),
+        "notes": checkpoint.notes,
+    }
+
+
+def _versions() -> dict[str, str]:
+    named = {name: metadata.version(name) for name in ("gti-diag", "torch", "numpy")}
+    return {"python": sys.version.split()[0], **named}
+
+
+def _counts(group: Group) -> dict:
+    levels = None if group.levels is None else torch.bincount(group.levels)[1:].tolist()
+    return {"count": group.count, "levels": None if levels is None else len(levels), "level_counts": levels}
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user knows of the new tokens: vectors they should resemble (tokens × k), items that they code."""
+
+    vectors: Tensor | None
+    source: str | None
+    items: Tensor | None
+
+
+def _given(checkpoint: Checkpoint, parts: Partition, reference: str | Path | None, items: str | Path | None) -> Given:
+    new = parts.groups.get("new")
+    for file, what in ((reference, "reference"), (items, "item table")):
+        if file is not None and new is None:
+            article = "an" if what[0] in "aeiou" else "a"
+            raise InputError(f"{file}: {article} {what} is for new tokens, but there are none ({parts.rule})")
+    if reference is None and new is not None and checkpoint.sidecar is not None and parts.rule.startswith("gti.json"):
+        named = checkpoint.sidecar.get("codebooks")
+        file = None if named is None else Path(checkpoint.path) / named
+        reference = file if file is not None and file.is_file() else None
+    table = None if items is None or new is None else read_items(items, new.tokens, new.levels)
+    if reference is None or new is None:
+        return Given(None, None, table)
+    return Given(load_reference(reference, new.tokens), str(reference), table)
+
+
+def _room(max_memory: int, dim: int) -> float:
+    """Bytes for the rows of one group: a quarter of what the program itself and the d × d matrices of text leave."""
+    return RESIDENT_SHARE * max(max_memory - PROGRAM - 2 * 8 * dim**2, max_memory / 8)
+
+
+def _analyse(
+    matrix: Matrix, source: str, parts: Partition, settings: Settings, *, progress: Progress, given: Given
+) -> dict:
+    measured, held, summaries = {}, {}, {}
+    for name, group in sorted(parts.groups.items(), key=lambda item: item[0] == "text"):  # text, whose Gram stays, last
+        progress(f"measuring {name} rows", None)
+        held[name] = hold(
+            matrix,
+            group,
+            source=source,
+            room=_room(settings.max_memory, matrix.shape[1]),
+            device=settings.place(),
+            generator=settings.generator(name),
+        )
+        measured[name], summaries[name] = group_measures(held[name], moments=name == "text")
+    groups = {name: measured[name] for name in parts.groups}
+    floors = {name: summary.floor for name, summary in summaries.items()}
+    found: dict[str, Any] = {
+        "tensor": matrix.name,
+        "dtype": matrix.kind,
+        "shape": matrix.shape,
+        "groups": groups,
+    }
+    text, new = held.get("text"), held.get("new")
+    nulls: dict[str, dict] = {}
+    if text is not None:
+        compared = [name for name in groups if name not in ("text", "reserved")]
+        axes = main_axes(summaries["text"]) if compared else None
+        for name in compared:
+            relate(groups[name], groups["text"], held[name].rows, summaries[name], summaries["text"], axes)
+        summaries.clear()  # with the Gram matrix of text
+        for name in compared:
+            purpose = "null" if name == "new" else f"null {name}"
+            nulls[name] = text_null(
+                text.rows, held[name].count, generator=settings.generator(purpose), progress=progress
+            )
+            if axes is not None and held[name].count > 1:
+                noise = isotropic_null(held[name].count, axes, generator=settings.generator(f"isotropic {name}"))
+                nulls[name]["isotropic"] = noise
+        found["null"] = nulls.get("new")
+    if text is not None and new is not None:
+        progress("neighbours and map", None)
+        found |= exhibits.gather(text, new, generator=settings.generator)
+        found["neighbours"] = neighbours(text, new)
+    if new is not None:
+        progress("hierarchy", None)
+        items = given.items if not new.sampled else None  # the table counts places among all new tokens
+        found["hierarchy"] = hierarchy_summary(new.rows, new.levels, items, floor_reason=floors["new"])
+        if given.vectors is not None:
+            progress("RSA", None)
+            vectors = given.vectors[new.places].to(new.rows.device)
+            found["rsa"] = resemblance(
+                new.rows, vectors, new.levels, source=given.source, generator=settings.generator, exact=settings.exact,
+                stored=matrix.dtype,
+            )  # fmt: skip
+    others = {
+        name: {"null": null, "verdict": verdict.judge({**found, "null": null, "rsa": None}, name)}
+        for name, null in nulls.items()
+        if name != "new"
+    }
+    return {
+        "rsa": None, "hierarchy": None, "neighbours": None,
+        **found,
+        "verdict": verdict.judge(found),
+        "others": others,
+    }  # fmt: skip

@@ -1,0 +1,131 @@
+"""RSA of the new rows against the reference, over all tokens and level by level, with intervals and p-values."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gti_diag.measures import alignment, rsa
+from gti_diag.measures.alignment import Space
+from gti_diag.measures.jackknife import jackknife_interval
+from gti_diag.measures.tiles import evenly
+
+from .group_measures import Measured
+
+CONFIDENCE = 0.95
+SAMPLES = 1000
+PERMUTATIONS, PERMUTATIONS_OF_MANY = 999, 119  # the least p is 0.001, and 0.0083
+EXACT_TOKENS = 2048  # rank statistics are resampled up to here: memory and time grow with the square
+OVERLAP_K = 10
+OVERLAP_TOKENS = 2048  # neighbours are searched among this many evenly chosen tokens
+LEAST_ORDERS = 200  # tokens that can be permuted in fewer ways cannot reach the p of 0.01 that a verdict asks for
+FEWEST = 4  # three tokens have three pairs: no correlation worth the name
+
+
+def resemblance(
+    rows: Tensor,
+    vectors: Tensor,
+    levels: Tensor | None,
+    *,
+    source: str | None,
+    generator: Callable[[str], torch.Generator],
+    exact: bool = False,
+    stored: torch.dtype | None = None,
+) -> dict:
+    """The `rsa` part of an analysis; zero rows are left out and counted. `stored` is the rows' type on disk, where another.
+
+    With several levels, tokens are permuted within their level for the p-value over all codes: that tokens of one level
+    resemble each other more than those of another is no evidence that codes mean anything. `exact` sorts every pair for
+    Spearman's correlation, however many.
+    """
+    usable = ((rows != 0).any(1) & (vectors != 0).any(1)).cpu()
+    if levels is not None and len(levels.unique()) < 2:
+        levels = None
+
+    def spaces(members: Tensor) -> tuple[Space, Space]:
+        return Space(rows[members], "the new rows", stored), Space(vectors[members], "the reference")
+
+    everything, within = spaces(usable), None if levels is None else levels[usable]
+    found = _agreement(everything, generator, "all", exact, within)
+    found |= {"reference": source, "dropped_zero_rows": int((~usable).sum()), "levels": {}}
+    found["alignment"] = _alignment(everything, found["undefined"])
+    for level in [] if levels is None else levels.unique().tolist():
+        found["levels"][str(level)] = _agreement(spaces(usable & (levels == level)), generator, f"level {level}", exact)
+    return found
+
+
+def _agreement(
+    spaces: tuple[Space, Space],
+    generator: Callable[[str], torch.Generator],
+    purpose: str,
+    exact: bool,
+    within: Tensor | None = None,
+) -> dict:
+    n = len(spaces[0])
+    found: dict[str, Any] = {
+        "tokens": n,
+        "pairs": n * (n - 1) // 2,
+        "permuted": "within levels" if within is not None else "freely",
+    }
+    undefined: dict[str, str] = {}
+    for name, statistic in (("pearson", rsa.pearson_rsa), ("spearman", rsa.spearman_rsa)):
+        entry = Measured()
+        if n < FEWEST:
+            entry.values = {"value": None, "interval": None, "p_value": None}
+            entry.undefined = {"value": f"{n} tokens: RSA needs at least {FEWEST}"}
+        else:
+            draws = lambda kind, name=name: generator(f"{purpose} {name} {kind}")  # noqa: E731
+            _statistic(entry, statistic, *spaces, draws, exact=exact, within=within)
+        found[name] = entry.values
+        undefined |= {f"{name}.{key}": reason for key, reason in entry.undefined.items()}
+    rank = Measured()
+    if found["spearman"]["value"] is not None and n <= EXACT_TOKENS:
+        rank.add("rho_a", lambda: rsa.rho_a(*spaces))
+    return {**found, "rho_a": rank.values.get("rho_a"), "undefined": undefined}
+
+
+def _alignment(spaces: tuple[Space, Space], undefined: dict[str, str]) -> dict:
+    """Agreement beyond pairwise similarities: CKA, Procrustes distance, shared neighbours."""
+    found, n = Measured(), len(spaces[0])
+    found.add("cka", lambda: alignment.linear_cka(*spaces, debiased=False))
+    found.add("cka_debiased", lambda: alignment.linear_cka(*spaces, debiased=True))
+    found.add("procrustes", lambda: alignment.procrustes_distance(*spaces))
+    some = evenly(n, OVERLAP_TOKENS).to(spaces[0].rows.device)
+    few = [Space(space.rows[some], space.name, space.dtype) for space in spaces]
+    found.add("neighbourhood_overlap", lambda: alignment.neighbourhood_overlap(*few, k=OVERLAP_K))
+    undefined |= {f"alignment.{name}": reason for name, reason in found.undefined.items()}
+    return found.values | {"neighbours": OVERLAP_K, "overlap_by_chance": OVERLAP_K / max(1, len(some) - 1)}
+
+
+def _statistic(
+    entry: Measured, statistic, rows: Space, vectors: Space, generator, *, exact: bool, within: Tensor | None
+) -> None:
+    """Value, 95 % bootstrap interval over tokens, one-sided Mantel p; the cost of the last two is kept bounded."""
+    n = len(rows)
+    options = {"exact": True} if exact and statistic is rsa.spearman_rsa else {}
+    entry.add("value", lambda: statistic(rows, vectors, **options))
+    if entry.values["value"] is None:
+        entry.values |= {"interval": None, "p_value": None}
+        return
+    if statistic is not rsa.pearson_rsa and n > EXACT_TOKENS:
+        reason = f"{n:,} tokens: rank statistics are resampled up to {EXACT_TOKENS:,}; see the Pearson interval"
+        entry.values |= {"interval": None, "p_value": None}
+        entry.undefined |= {"interval": reason, "p_value": reason}
+        return
+    many = n > EXACT_TOKENS
+    if many:  # redrawing tokens costs the square of their number; leaving each out once has a closed form
+        entry.add("interval", lambda: jackknife_interval(rows, vectors, confidence=CONFIDENCE))
+    else:
+        entry.add("interval", lambda: rsa.rsa_interval(rows, vectors, statistic=statistic, samples=SAMPLES,
+                                                       confidence=CONFIDENCE, generator=generator("bootstrap")))  # fmt: skip
+    groups = [n] if within is None else torch.bincount(within).tolist()
+    orders = math.prod(math.factorial(min(size, 20)) for size in groups)
+    if orders < LEAST_ORDERS:
+        entry.values["p_value"] = None
+        entry.undefined["p_value"] = f"{n} tokens have {orders} orders only: no agreement could be told from chance"
+        return
+    draws = PERMUTATIONS_OF_MANY if many else PERMUTATIONS
+    entry.add("p_value", lambda: rsa.mantel_test(rows, vectors, statistic=statistic, permutations=draws, within=within,
+                                                 generator=generator("mantel")).p_value)  # fmt: skip

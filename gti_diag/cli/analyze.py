@@ -1,0 +1,53 @@
+"""gti-diag analyze and compare at the terminal."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import progress
+from .app import app
+from .options import Checkpoint, Checkpoints, Exact, Report, Settings, unfolded
+
+
+@app.command(epilog="Example: gti-diag analyze runs/demo/gti --base runs/demo/base --out report/")
+@unfolded
+def analyze(checkpoint: Checkpoint, settings: Settings, report: Report, exact: Exact = False) -> None:
+    """Measure one checkpoint's embedding rows, give the verdict, write report and figures."""
+    _measured([checkpoint], settings, report, exact=exact, name=Path(checkpoint.rstrip("/")).name or "checkpoint")
+
+
+@app.command(epilog="Example: gti-diag compare runs/demo/mean runs/demo/random runs/demo/gti")
+@unfolded
+def compare(checkpoints: Checkpoints, settings: Settings, report: Report, exact: Exact = False) -> None:
+    """Measure several checkpoints side by side: one table, figures with a panel or line for each."""
+    _measured(checkpoints, settings, report, exact=exact, name="comparison")
+
+
+def _measured(checkpoints: Sequence[str], settings: Settings, report: Report, *, exact: bool, name: str) -> None:
+    from gti_diag.analysis.diagnosis import compare
+    from gti_diag.document import write_json
+    from gti_diag.render.report import check_writable, write
+
+    out, formats = report.out or Path("gti-report") / name, chosen(report.formats)
+    check_writable(out, formats, report.style)
+    with progress.bar(settings.quiet) as show:
+        analyses = compare(
+            checkpoints, **settings.arguments(), exact=exact, progress=show, command=["gti-diag", *sys.argv[1:]]
+        )
+        show("drawing", None)
+        written = write(analyses, out, formats=formats, style=report.style)
+        if report.json is not None:
+            write_json(analyses, report.json)
+    if not settings.quiet:
+        from rich.console import Console
+
+        from gti_diag.render import terminal
+
+        console = Console()
+        console.print(terminal.summary(analyses))
+        console.print(f"{len(written)} files in [bold]{out}[/bold]", highlight=False)
+
+
+def chosen(formats: str) -> tuple[str, ...]:
+    """`json, md` as its parts."""
+    return tuple(part.strip() for part in formats.split(",") if part.strip())

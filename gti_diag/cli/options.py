@@ -1,0 +1,109 @@
+"""Every option of gti-diag, declared once; those that travel together are one frozen object."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from gti_diag.files import parse_bytes
+
+Checkpoint = Annotated[str, typer.Argument(metavar="CKPT", help="Checkpoint: folder, file, URL or hub id.")]
+Checkpoints = Annotated[
+    list[str], typer.Argument(metavar="CKPT…", help="Checkpoints: folders, files, URLs or hub ids.")
+]
+Base = Annotated[str | None, typer.Option(help="The model before tokens were added; tells which rows are new.")]
+New = Annotated[
+    str,
+    typer.Option(
+        metavar="SELECTOR",
+        help="Which tokens are new: auto | a regular expression | 49152:50176,50200 | @file.",
+    ),
+]
+Reference = Annotated[
+    Path | None,
+    typer.Option(help="Vectors the new tokens should resemble: .npy .npz .safetensors .pt, n × k or keyed by token."),
+]
+Items = Annotated[
+    Path | None,
+    typer.Option(help="JSON of item to code tokens (sids.json, *.index.json): adds measures of shared prefixes."),
+]
+MatrixName = Annotated[str, typer.Option("--matrix", help="input | output | both (what exists, by default).")]
+Tensor = Annotated[str | None, typer.Option(help="Name of the embedding tensor, when the layout is unknown.")]
+Seed = Annotated[int, typer.Option(help="Seed of every sample, permutation and bootstrap.")]
+Device = Annotated[str, typer.Option(help="auto | cpu | cuda.")]
+MaxMemory = Annotated[str, typer.Option(help="Memory to stay under, such as 2GB; large matrices are streamed.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table: files and exit code only.")]
+Exact = Annotated[
+    bool, typer.Option("--exact", help="Sort all pairs for Spearman's RSA: 40 bytes each, minutes for 25,000 tokens.")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder for the report.", show_default="gti-report/NAME")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the results to this one file as well.")]
+Formats = Annotated[str, typer.Option(help="Which of json,md,html to write.")]
+Style = Annotated[str, typer.Option(help="Figure style: paper | screen | dark.")]
+Policy = Annotated[str, typer.Option(help="default | strict | a TOML file.")]
+Baseline = Annotated[Path | None, typer.Option(help="What `gti-diag baseline` wrote; rules on changes need it.")]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every command that measures takes besides its checkpoints."""
+
+    base: Base = None
+    new: New = "auto"
+    reference: Reference = None
+    items: Items = None
+    matrix: MatrixName = "auto"
+    tensor: Tensor = None
+    seed: Seed = 0
+    device: Device = "auto"
+    max_memory: MaxMemory = "2GB"
+    quiet: Quiet = False
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of `gti_diag.diagnose`.
+
+        Raises:
+            InputError: a memory limit that is no size.
+        """
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "quiet"}
+        return given | {"max_memory": parse_bytes(self.max_memory)}
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a report goes and what it is made of."""
+
+    out: Out = None
+    json: Json = None
+    formats: Formats = "json,md"
+    style: Style = "paper"
+
+
+def unfolded(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` as typer wants it: a parameter of a dataclass becomes one option for each of its fields."""
+    hints = get_type_hints(command, include_extras=True)
+    bundles: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        kind = bundles.get(name)
+        if kind is None:
+            parameters.append(parameter.replace(annotation=hints[name], kind=parameter.KEYWORD_ONLY))
+            continue
+        parts = get_type_hints(kind, include_extras=True)
+        parameters += [
+            inspect.Parameter(f.name, parameter.KEYWORD_ONLY, default=f.default, annotation=parts[f.name])
+            for f in fields(kind)
+        ]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        folded = {name: kind(**{f.name: given.pop(f.name) for f in fields(kind)}) for name, kind in bundles.items()}
+        command(**given, **folded)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run

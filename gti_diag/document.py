@@ -1,0 +1,80 @@
+"""The document that an analysis is: schema 1, as canonical JSON, to files and back.
+
+What analysis/ makes and render/, gate/ and users read.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+from .files import write_text
+
+SCHEMA = 1
+
+
+def canonical(value: Any, path: str = "analysis") -> Any:
+    """`value` as plain JSON types: tensors and arrays to lists, floats to 9 significant digits.
+
+    Raises:
+        ValueError: a number is NaN or infinite; a measure that does not exist must be None with its reason.
+    """
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): canonical(item, f"{path}.{key}") for key, item in value.items()}
+    if hasattr(value, "tolist"):  # torch tensors, numpy arrays and scalars
+        return canonical(value.tolist(), path)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{path} is {value}: a report needs None and the reason")
+        return float(f"{value:.9g}")
+    if isinstance(value, Iterable):
+        return [canonical(item, path) for item in value]
+    raise TypeError(f"cannot write a {type(value).__name__} to JSON")
+
+
+def dumps(value: Any) -> str:
+    """JSON with one key a line and each list of numbers on one line: small, and its diffs can be read."""
+    return _dump(canonical(value), "") + "\n"
+
+
+def _dump(value: Any, indent: str) -> str:
+    deeper = indent + " "
+    if isinstance(value, dict) and value:
+        rows = (f"{deeper}{json.dumps(key, ensure_ascii=False)}: {_dump(item, deeper)}" for key, item in value.items())
+        return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        return "[\n" + ",\n".join(deeper + _dump(item, deeper) for item in value) + f"\n{indent}]"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+
+
+def read(path: str | Path) -> list[dict]:
+    """The analyses in an `analysis.json` or `comparison.json`.
+
+    Raises:
+        InputError: no such file, not JSON, or another schema.
+    """
+    file = Path(path)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InputError(f"{file} is not JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        found = content.get("schema") if isinstance(content, dict) else None
+        raise InputError(f"{file} has schema {found!r}, this gti-diag reads schema {SCHEMA}: run analyze again")
+    return content.get("analyses", [content])
+
+
+def write_json(analyses: list[dict], path: str | Path) -> Path:
+    """The one document of an analysis or comparison, at `path`."""
+    return write_text(path, dumps(document(analyses)))
+
+
+def document(analyses: list[dict]) -> dict:
+    """One analysis as it is, several as a comparison."""
+    return analyses[0] if len(analyses) == 1 else {"schema": SCHEMA, "analyses": analyses}

@@ -1,0 +1,20 @@
+"""gti-train at the terminal: parse, call, print. Every stage is a command of its own, and leaves a folder that the next opens.
+
+Heavy imports happen inside the commands, so that `--help` is instant.
+"""
+
+import os
+
+from gti_diag.cli.shell import run
+
+from . import demo, items, tokens  # they register their commands on the application
+from .app import app
+
+__all__ = ["app", "demo", "items", "main", "tokens"]
+
+
+def main() -> None:
+    """The console script `gti-train`."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars would tear ours
+    run(app, "gti-train")

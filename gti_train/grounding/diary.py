@@ -1,0 +1,52 @@
+"""What is kept of a run's steps: a line of metrics for each, and how far its states lead."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gti_train.loop.processes import world
+from gti_train.loop.state import METRICS, SECOND, newest_step
+from gti_train.loop.trackers import Trackers
+from gti_train.loop.training import StepRecord
+
+from .config import GroundingConfig
+
+if TYPE_CHECKING:
+    pass
+
+
+def reached(work: Path, config: GroundingConfig) -> int:
+    """The step up to which the states in `work` lead."""
+    second = newest_step(work / SECOND)
+    return config.steps + second if second else newest_step(work)
+
+
+class Diary:
+    """What is kept of the steps: the last one's number and, in the first process, a line of metrics for each."""
+
+    def __init__(self, work: Path, trackers: Trackers, progress: Callable[[StepRecord], None] | None, *, step: int):
+        self.metrics, self.trackers, self.progress, self.step = work / METRICS, trackers, progress, step
+        self.begun = False
+
+    def follow(self, records: Iterable[StepRecord]) -> None:
+        for record in records:
+            self.step = record.step
+            if world()[0] != 0:
+                continue
+            _append(self.metrics, record, first=not self.begun)
+            self.begun = True
+            self.trackers.log(record)
+            if self.progress is not None:
+                self.progress(record)
+
+
+def _append(metrics: Path, record: StepRecord, *, first: bool) -> None:
+    metrics.parent.mkdir(parents=True, exist_ok=True)
+    if first and metrics.is_file():
+        # A resumed run does the steps after its state again: drop their lines, and a half-written last one.
+        lines = [line for line in metrics.read_text().splitlines() if line.endswith("}")]
+        kept = [line for line in lines if json.loads(line)["step"] < record.step]
+        metrics.write_text("".join(line + "\n" for line in kept))
+    with metrics.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record.flat()) + "\n")

@@ -1,0 +1,128 @@
+"""Language models in (hub id, directory or GGUF file) and out (a checkpoint appears whole or not at all)."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gti_diag.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def parse_dtype(name: str | torch.dtype) -> torch.dtype:
+    """The torch dtype called `name`.
+
+    Raises:
+        InputError: `name` is none of `DTYPES`.
+    """
+    if isinstance(name, torch.dtype):
+        return name
+    if name not in DTYPES:
+        raise InputError(f"dtype {name!r} is unknown: use one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def best_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the machine multiplies it faster than float32 (CUDA, AMX, AVX512-BF16), else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    fast = torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def load_language_model(
+    name_or_path: str | os.PathLike[str], *, dtype: str | torch.dtype | None = None
+) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """A causal language model in evaluation mode, all parameters frozen, and its tokenizer.
+
+    `name_or_path` is a hub id, a checkpoint directory or a `.gguf` file (de-quantised on loading). Without `dtype`
+    the weights are as they are stored: of a directory the widest type in it, so that none is rounded; of a hub id
+    the type that its config names; of a `.gguf` file bfloat16.
+
+    Raises:
+        InputError: nothing there, or not a causal language model with a tokenizer.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    name, where, loading = os.fspath(name_or_path), {}, {}
+    if name.endswith(".gguf"):
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(f"{path} is not there: name an existing .gguf file, a directory or a hub id")
+        name, where = str(path.parent), {"gguf_file": path.name}
+        loading = {**where, **_dense()}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **where)
+        with _quiet():
+            kind = stored_dtype(name_or_path) if dtype is None else parse_dtype(dtype)
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=kind, **loading)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"cannot load a causal language model from {name_or_path}: {_one_line(error)}") from error
+    if where:  # the weights are plain now; a config that says "gguf" would not load again
+        vars(model.config).pop("quantization_config", None)
+        vars(model).pop("hf_quantizer", None)
+        model.config.name_or_path = Path(str(name_or_path)).stem
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def _one_line(error: Exception) -> str:
+    """The first line of a message, or all of it where that line only announces what follows."""
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines if lines[0].endswith(":") else lines[:1])
+
+
+def stored_dtype(name_or_path: str | os.PathLike[str]) -> str | torch.dtype:
+    """The type to load these weights in without rounding any, as `from_pretrained` takes it."""
+    from gti_diag.checkpoint.far import place
+    from gti_diag.checkpoint.formats import read_weights
+
+    if os.fspath(name_or_path).endswith(".gguf"):
+        return torch.bfloat16
+    if not Path(name_or_path).is_dir():
+        return "auto"
+    tensors = read_weights(*place(os.fspath(name_or_path))).tensors.values()
+    kinds = {tensor.dtype for tensor in tensors if tensor.packing is None} & set(DTYPES.values())
+    return reduce(torch.promote_types, kinds) if kinds else "auto"
+
+
+def _dense() -> dict[str, Any]:
+    """The option that unpacks GGUF blocks to ordinary weights; transformers before 5.2x did nothing else."""
+    try:
+        from transformers import GgufConfig
+    except ImportError:
+        return {}
+    return {"quantization_config": GgufConfig(dequantize=True)}
+
+
+def save_language_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
+    """Write an ordinary Hugging Face checkpoint into the directory `out` (see `atomic_directory`)."""
+    with _quiet():
+        model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in Path(out).iterdir():
+        file.chmod(0o666 & ~umask)  # safetensors writes private files; a checkpoint is an ordinary one
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars from transformers: the caller has its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,86 @@
+"""gti.json beside a checkpoint's weights: which tokens are new, and what they stand for."""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from gti_diag.errors import InputError
+
+from .loading import save_language_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SIDECAR = "gti.json"
+CODEBOOKS = "codebooks.safetensors"
+CODE = re.compile(r"<\|?([a-z])_(\d+)\|?>")
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What `gti.json` holds: the new tokens of this checkpoint and how their rows came about."""
+
+    new_tokens: list[str]
+    ids: list[int]
+    levels: list[int]
+    init: str
+    seed: int
+    parent: str
+    stage: str = "extend"
+    step: int = 0
+    codebooks: str | None = None
+    schema: int = 1
+
+
+def save_extended(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    folder: Path,
+    *,
+    sidecar: Sidecar,
+    codebooks: Tensor | None,
+) -> None:
+    """Write checkpoint, sidecar and codebooks into `folder`."""
+    from safetensors.torch import save_file
+
+    save_language_model(model, tokenizer, folder)
+    if codebooks is not None:
+        save_file({"codebooks": codebooks.float().contiguous()}, folder / CODEBOOKS)
+        sidecar = replace(sidecar, codebooks=CODEBOOKS)
+    content: dict[str, Any] = {"schema": sidecar.schema, **asdict(sidecar)}
+    (folder / SIDECAR).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read_sidecar(folder: str | os.PathLike[str]) -> Sidecar:
+    """The sidecar of the checkpoint in `folder`.
+
+    Raises:
+        InputError: there is none, or it is not ours.
+    """
+    path = Path(folder) / SIDECAR
+    try:
+        return Sidecar(**json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InputError(f"{path} is not there: name a checkpoint that `gti-train extend` wrote") from error
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is no gti.json of schema 1 ({error}): rerun `gti-train extend`") from error
+
+
+def read_codebooks(folder: str | os.PathLike[str]) -> Tensor | None:
+    """The codebooks beside the checkpoint in `folder` (tokens × k), or None."""
+    from safetensors.torch import load_file
+
+    path = Path(folder) / CODEBOOKS
+    return load_file(path)["codebooks"] if path.is_file() else None
+
+
+def levels_of(tokens: Sequence[str]) -> list[int]:
+    """The 1-based level of each code token: `<a_7>` is 1, `<b_0>` is 2, …; 1 for tokens of any other form."""
+    found = (CODE.fullmatch(token) for token in tokens)
+    return [ord(match[1]) - ord("a") + 1 if match else 1 for match in found]

