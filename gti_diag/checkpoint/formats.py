@@ -17,7 +17,7 @@ from .shards import indexed, together
 
 # Files of the right kind that hold something else.
 OTHER = re.compile(
-    r"codebooks\.safetensors|adapter_model\..*|(optimizer|scheduler|scaler|training_args|random_states|rng_state)"
+    r"(codebooks|item_means)\.safetensors|adapter_model\..*|(optimizer|scheduler|scaler|training_args|random_states|rng_state)"
     r".*\.(pt|pth|bin)|.*optim_states\.pt|sids\..*|mmproj.*\.gguf|.*imatrix.*\.gguf"
 )
 ZERO3_PART = re.compile(r"zero_pp_rank_\d+_mp_rank_\d+_model_states\.pt")

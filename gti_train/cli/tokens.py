@@ -53,7 +53,7 @@ def extend(
         from gti_train.semantic_ids.ids import described
 
         made = load_sids(sids)
-        codes = {"tokens": made.tokens, "levels": made.levels, "codebooks": made.reference}
+        codes = {"tokens": made.tokens, "levels": made.levels, "counts": made.counts.tolist(), **made.references}
         if items is not None:
             codes["descriptions"] = described(made, read_catalogue(items))
     if sigma is not None and init != "random":

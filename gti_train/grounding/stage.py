@@ -21,7 +21,7 @@ from gti_train.model.loading import best_dtype, load_language_model, parse_dtype
 from gti_train.model.matrices import matrices, rows_of, trained_ids
 from gti_train.model.new_rows import NewRows
 from gti_train.model.sequences import Example
-from gti_train.model.sidecar import Sidecar, read_codebooks, read_sidecar, save_extended
+from gti_train.model.sidecar import Sidecar, read_references, read_sidecar, save_extended
 
 from .config import GroundingConfig
 from .diary import Diary, reached
@@ -62,8 +62,8 @@ def ground_checkpoint(
         InputError: as `read_sidecar`, `load_language_model`, `ground`, `check_place` and `check_folder`; patience on
             RSA without codebooks.
     """
-    sidecar, codebooks = read_sidecar(source), read_codebooks(source)
-    if config.patience is not None and config.watch == "rsa" and codebooks is None:
+    sidecar, references = read_sidecar(source), read_references(source)
+    if config.patience is not None and config.watch == "rsa" and "codebooks" not in references:
         raise InputError(
             f"patience watches rsa, but {source} has no codebooks: extend by semantic IDs, or watch another"
         )
@@ -84,7 +84,7 @@ def ground_checkpoint(
             config,
             ids=sidecar.ids,
             held_out=held_out,
-            geometry=_geometry(model, tokenizer, sidecar, codebooks) if config.every else None,
+            geometry=_geometry(model, tokenizer, sidecar, references.get("codebooks")) if config.every else None,
             saving=Saving(work, every=save_every, keep=keep) if save_every else None,
             rows=rows,
         )
@@ -104,7 +104,7 @@ def ground_checkpoint(
     result = replace(sidecar, init="gti", seed=config.seed, parent=str(source), stage="ground", step=diary.step)
     if first:
         with atomic_directory(out) as folder:
-            save_extended(model, tokenizer, folder, sidecar=result, codebooks=codebooks)
+            save_extended(model, tokenizer, folder, sidecar=result, references=references)
             shutil.copy(work / METRICS, folder / METRICS)
         clear_folder(work)
     together()

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SIDECAR = "gti.json"
-CODEBOOKS = "codebooks.safetensors"
+REFERENCES = ("codebooks", "item_means")  # what the new rows can be compared with: NAME.safetensors beside the weights
 CODE = re.compile(r"<\|?([a-z])_(\d+)\|?>")
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What `gti.json` holds: the new tokens of this checkpoint and how their rows came about."""
+    """What `gti.json` holds: the new tokens of this checkpoint and how their rows came about.
+
+    `codebooks` and `item_means` name files beside the weights; `counts` says how many items carry each token.
+    """
 
     new_tokens: list[str]
     ids: list[int]
@@ -35,6 +38,8 @@ class Sidecar:
     stage: str = "extend"
     step: int = 0
     codebooks: str | None = None
+    item_means: str | None = None
+    counts: list[int] | None = None
     schema: int = 1
 
 
@@ -44,15 +49,15 @@ def save_extended(
     folder: Path,
     *,
     sidecar: Sidecar,
-    codebooks: Tensor | None,
+    references: Mapping[str, Tensor],
 ) -> None:
-    """Write checkpoint, sidecar and codebooks into `folder`."""
+    """Write checkpoint, sidecar and references (some of `REFERENCES`, tokens × k) into `folder`."""
     from safetensors.torch import save_file
 
     save_language_model(model, tokenizer, folder)
-    if codebooks is not None:
-        save_file({"codebooks": codebooks.float().contiguous()}, folder / CODEBOOKS)
-        sidecar = replace(sidecar, codebooks=CODEBOOKS)
+    for name, vectors in references.items():
+        save_file({name: vectors.float().contiguous()}, folder / f"{name}.safetensors")
+        sidecar = replace(sidecar, **{name: f"{name}.safetensors"})  # type: ignore[arg-type]
     content: dict[str, Any] = {"schema": sidecar.schema, **asdict(sidecar)}
     (folder / SIDECAR).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -72,12 +77,12 @@ def read_sidecar(folder: str | os.PathLike[str]) -> Sidecar:
         raise InputError(f"{path} is no gti.json of schema 1 ({error}): rerun `gti-train extend`") from error
 
 
-def read_codebooks(folder: str | os.PathLike[str]) -> Tensor | None:
-    """The codebooks beside the checkpoint in `folder` (tokens × k), or None."""
+def read_references(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The references beside the checkpoint in `folder` (tokens × k each), by name; empty if there are none."""
     from safetensors.torch import load_file
 
-    path = Path(folder) / CODEBOOKS
-    return load_file(path)["codebooks"] if path.is_file() else None
+    files = {name: Path(folder) / f"{name}.safetensors" for name in REFERENCES}
+    return {name: load_file(file)[name] for name, file in files.items() if file.is_file()}
 
 
 def levels_of(tokens: Sequence[str]) -> list[int]:

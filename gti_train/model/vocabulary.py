@@ -140,6 +140,8 @@ def extend_checkpoint(
     init: str = "mean",
     seed: int = 0,
     codebooks: Tensor | None = None,
+    item_means: Tensor | None = None,
+    counts: Sequence[int] | None = None,
     descriptions: Mapping[str, Sequence[str]] | None = None,
     dtype: str | torch.dtype | None = None,
     sigma: float | None = None,
@@ -147,7 +149,8 @@ def extend_checkpoint(
 ) -> Sidecar:
     """Write the model at `source`, extended by `tokens` started as `init` says, to the directory `out`.
 
-    `codebooks` (tokens × k, in the order of `tokens`) is stored beside the weights as the reference for RSA.
+    `codebooks` and `item_means` (tokens × k each, in the order of `tokens`) are stored beside the weights as references
+    for RSA, `counts` (how many items carry each token) in gti.json.
     `descriptions` (the texts that describe each token) serve the starts `description` and `codebook`. Input
     rows start from the input matrix, output rows of an untied head from the output matrix. `sigma` is for a random
     start, `share` for a gaussian one. Weights are written as `dtype`, or else as they are stored (see
@@ -157,7 +160,8 @@ def extend_checkpoint(
         InputError: as `load_language_model`, `extend`, `atomic_directory`; unknown `init`; wrong lengths.
     """
     levels = levels_of(tokens) if levels is None else list(levels)
-    for name, given in (("levels", levels), ("codebooks", codebooks)):
+    references = {"codebooks": codebooks, "item_means": item_means}
+    for name, given in {"levels": levels, "counts": counts, **references}.items():
         if given is not None and len(given) != len(tokens):
             raise InputError(f"{name} has {len(given)} entries for {len(tokens)} tokens: give one for each")
     with atomic_directory(out) as folder:
@@ -173,6 +177,8 @@ def extend_checkpoint(
         start = partial(start, described=described, codebooks=codebooks, sigma=sigma, share=share)
         rows = {name: start(weight.data) for name, weight in matrices(model).items()}
         write_rows(model, ids, rows)
-        sidecar = Sidecar(list(tokens), ids, levels, init, seed, parent=str(source))
-        save_extended(model, tokenizer, folder, sidecar=sidecar, codebooks=codebooks)
+        carried = None if counts is None else [int(count) for count in counts]
+        sidecar = Sidecar(list(tokens), ids, levels, init, seed, parent=str(source), counts=carried)
+        known = {name: vectors for name, vectors in references.items() if vectors is not None}
+        save_extended(model, tokenizer, folder, sidecar=sidecar, references=known)
     return sidecar

@@ -15,15 +15,20 @@ from .uniqueness import collisions
 
 
 def save_sids(sids: SemanticIds, folder: str | os.PathLike[str]) -> Path:
-    """Write `sids.json` (codes) and `codebooks.safetensors` (one matrix, rows in the order of `tokens`).
+    """Write `sids.json` (codes), `codebooks.safetensors` and, where known, `item_means.safetensors`.
+
+    Each of the latter holds one matrix, rows in the order of `tokens`.
 
     Raises:
         InputError: the folder cannot be written.
     """
     from safetensors.torch import save_file
 
-    with atomic(Path(folder) / "codebooks.safetensors") as path:
-        save_file({"codebooks": sids.reference.contiguous()}, path)
+    for name, vectors in sids.references.items():
+        with atomic(Path(folder) / f"{name}.safetensors") as path:
+            save_file({name: vectors.float().contiguous()}, path)
+    if sids.item_means is None:  # those of an earlier run mean other codes
+        (Path(folder) / "item_means.safetensors").unlink(missing_ok=True)
     found = collisions(sids)
     record = {
         "schema": 1,
@@ -40,11 +45,8 @@ def load_sids(path: str | os.PathLike[str]) -> SemanticIds:
     """Read what `save_sids` wrote; `path` is the folder or its `sids.json`.
 
     Raises:
-        InputError: a file is missing, is not ours, or the two files disagree.
+        InputError: a file is missing, is not ours, or the files disagree.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     file = Path(path) / "sids.json" if Path(path).is_dir() else Path(path)
     record = _read_json(file)
     try:
@@ -54,20 +56,37 @@ def load_sids(path: str | os.PathLike[str]) -> SemanticIds:
         raise InputError(f"{file}: not semantic IDs ({error}); make them with `gti-train sids`") from error
     if not items or (codes < 0).any() or (codes >= torch.tensor(sizes)).any():
         raise InputError(f"{file}: no items, or a code outside its level; make it again with `gti-train sids`")
-    books = file.with_name("codebooks.safetensors")
-    try:
-        matrix = load_file(books)["codebooks"]
-    except (FileNotFoundError, SafetensorError, KeyError) as error:
-        raise InputError(f"{books}: no readable codebooks ({error}); make them again with `gti-train sids`") from error
-    if len(matrix) != sum(sizes):
-        raise InputError(f"{books}: {len(matrix)} rows, but {file.name} lists {sum(sizes)} codes")
+    books, means = (
+        _vectors(file.with_name(f"{name}.safetensors"), name, sum(sizes)) for name in ("codebooks", "item_means")
+    )
+    if books is None:
+        raise InputError(
+            f"{file.with_name('codebooks.safetensors')}: no such file; make it again with `gti-train sids`"
+        )
     return SemanticIds(
         tuple(items),
         codes,
-        tuple(matrix.split(sizes)),
+        tuple(books.split(sizes)),
+        means,
         str(record.get("encoder", "")),
         int(record.get("seed", 0)),
     )
+
+
+def _vectors(file: Path, name: str, tokens: int) -> torch.Tensor | None:
+    """The matrix `name` of a file, a row a token; None if there is no such file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not file.is_file():
+        return None
+    try:
+        matrix = load_file(file)[name]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InputError(f"{file}: no readable {name} ({error}); make them again with `gti-train sids`") from error
+    if len(matrix) != tokens:
+        raise InputError(f"{file}: {len(matrix)} rows, but sids.json lists {tokens} codes")
+    return matrix
 
 
 def _read_json(file: Path) -> dict[str, Any]:

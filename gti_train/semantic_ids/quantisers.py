@@ -10,7 +10,7 @@ from torch import Tensor
 from gti_diag.errors import InputError
 from gti_train.catalogue.records import Catalogue
 
-from .ids import LETTERS, SemanticIds
+from .ids import LETTERS, SemanticIds, mean_of_items
 from .uniqueness import separate
 from .vectors import text_vectors
 
@@ -31,7 +31,8 @@ def semantic_ids(
     """
     vectors = text_vectors([item.text for item in catalogue.items], encoder=encoder, dimensions=dimensions, seed=seed)
     sids = residual_kmeans(vectors, item_ids=[item.id for item in catalogue.items], sizes=sizes, seed=seed)
-    return replace(separate(sids, vectors) if distinct else sids, encoder=encoder)
+    sids = separate(sids, vectors) if distinct else sids
+    return replace(sids, encoder=encoder, item_means=mean_of_items(sids, vectors))
 
 
 def residual_kmeans(

@@ -25,7 +25,7 @@ from gti_train.catalogue.json_lines import read_catalogue, write_catalogue
 from gti_train.catalogue.records import Catalogue
 
 EVERY = 25  # steps between looks at the geometry
-FORMAT = 1  # of the stages' outputs: raising it redoes all stages of older runs
+FORMAT = 2  # of the stages' outputs: raising it redoes all stages of older runs
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,9 @@ def _extended(init: str) -> Callable[[DemoConfig, Path, Tell], None]:
             levels=sids.levels,
             init=init,
             seed=config.seed,
+            counts=sids.counts.tolist(),
             codebooks=sids.reference,
+            item_means=sids.item_means,
         )
 
     return run

@@ -2,7 +2,7 @@
 
 Writes results.json beside itself; the kinds named are done again, the others keep their record.
 
-Each case is one damaged file of one format (see tests/gti_diag/test_checkpoint_fuzz.py), opened, partitioned and read.
+Each case is one damaged file of one format (see tests.gti_diag.checkpoint.test_fuzz.py), opened, partitioned and read.
 Address space is capped, so an absurd allocation fails the run as loudly as a traceback would.
 """
 
@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from tests.gti_diag.test_checkpoint_fuzz import TARGETS, cases, outcome, sound
+from tests.gti_diag.checkpoint.test_fuzz import TARGETS, cases, outcome, sound
 
 CAP = 8 << 30
 NOTHING_SAVED = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}

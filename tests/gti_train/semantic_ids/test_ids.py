@@ -1,6 +1,7 @@
 """Residual k-means finds nested clusters, codes add up to the vectors, and files round-trip."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from gti_diag.errors import InputError
 from gti_train.catalogue.records import Catalogue, Item
 from gti_train.semantic_ids.files import load_sids, save_sids
-from gti_train.semantic_ids.ids import SemanticIds, described
+from gti_train.semantic_ids.ids import SemanticIds, described, mean_of_items
 from gti_train.semantic_ids.quantisers import residual_kmeans
 from gti_train.semantic_ids.uniqueness import collisions, separate
 from gti_train.semantic_ids.vectors import text_vectors
@@ -98,10 +99,37 @@ def test_codes_are_described_by_their_items():
     assert described(sids, catalogue) == {"<a_0>": ["Lamp", "Shade"], "<a_1>": ["Desk"], "<a_2>": []}
 
 
-def test_files_round_trip_and_are_deterministic(tmp_path, sids):
+def test_a_code_stands_for_the_mean_of_its_items(sids, vectors):
+    means = mean_of_items(sids, vectors)
+    row = 0
+    for level, book in enumerate(sids.codebooks):
+        for code in range(len(book)):
+            carried = [
+                vector
+                for vector, codes in zip(vectors.double(), sids.codes.tolist(), strict=True)
+                if codes[level] == code
+            ]
+            assert int(sids.counts[row]) == len(carried)
+            assert torch.allclose(means[row], sum(carried) / len(carried))
+            row += 1
+    assert torch.allclose(means[:4], sids.codebooks[0].double(), atol=1e-4)  # on level 1 both are the same
+    assert row == len(means)
+
+
+def test_a_code_without_items_stands_for_nothing():
+    sids = SemanticIds(("p", "q"), torch.tensor([[2], [2]]), (torch.ones(3, 1),))
+    assert sids.counts.tolist() == [0, 0, 2]
+    assert mean_of_items(sids, torch.tensor([[1.0, 0.0], [0.0, 1.0]])).tolist() == [[0, 0], [0, 0], [0.5, 0.5]]
+    with pytest.raises(ValueError, match="1 vectors for 2 items"):
+        mean_of_items(sids, torch.ones(1, 2))
+
+
+def test_files_round_trip_and_are_deterministic(tmp_path, sids, vectors):
+    assert list(sids.references) == ["codebooks"]
+    sids = replace(sids, item_means=mean_of_items(sids, vectors))
     file = save_sids(sids, tmp_path / "one")
     save_sids(sids, tmp_path / "two")
-    for name in ("sids.json", "codebooks.safetensors"):
+    for name in ("sids.json", "codebooks.safetensors", "item_means.safetensors"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     for place in (file, tmp_path / "one"):
         back = load_sids(place)
@@ -109,6 +137,9 @@ def test_files_round_trip_and_are_deterministic(tmp_path, sids):
         assert back.seed == sids.seed
         assert torch.equal(back.codes, sids.codes)
         assert torch.equal(back.reference, sids.reference)
+        assert torch.equal(back.item_means, sids.item_means.float())
+    save_sids(replace(sids, item_means=None), tmp_path / "one")
+    assert load_sids(file).item_means is None
 
 
 def test_damaged_files_are_refused(tmp_path, sids):
@@ -131,6 +162,9 @@ def test_damaged_files_are_refused(tmp_path, sids):
     file.write_text(json.dumps(record))
     (tmp_path / "codebooks.safetensors").write_bytes(b"short")
     with pytest.raises(InputError, match="no readable codebooks"):
+        load_sids(tmp_path)
+    (tmp_path / "codebooks.safetensors").unlink()
+    with pytest.raises(InputError, match=r"codebooks\.safetensors: no such file"):
         load_sids(tmp_path)
 
 
