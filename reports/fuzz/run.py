@@ -2,7 +2,7 @@
 
 Writes results.json beside itself; the kinds named are done again, the others keep their record.
 
-Each case is one damaged file of one format (see tests.gti_diag.checkpoint.test_fuzz.py), opened, partitioned and read.
+Each case is one damaged file of one format (see tests/gti_diag/checkpoint/test_fuzz.py), opened, partitioned and read.
 Address space is capped, so an absurd allocation fails the run as loudly as a traceback would.
 """
 
