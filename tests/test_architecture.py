@@ -1,6 +1,7 @@
 """Every room is a folder. Only the order of the rooms stands here; who lies where is read from the tree."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -145,3 +146,11 @@ def test_each_room_says_what_it_is_for():
         for room in rooms:
             path = MODULES.get(f"{package}.{room}")
             assert path is None or len(ast.get_docstring(ast.parse(path.read_text())) or "") > 60, f"{package}/{room}"
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_each_room_stands_in_the_table_of_contributing(package):
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.partition(f"| room of `{package}` |")[2].partition("\n\n")[0]
+    listed = re.findall(r"^\| `(\w+)/` \|", table, re.MULTILINE)
+    assert listed == [room for room in ROOMS[package] if (ROOT / package / room).is_dir()]
