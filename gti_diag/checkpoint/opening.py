@@ -17,7 +17,7 @@ from .far import FarFolder, place
 from .formats import ADAPTER, Weights, first_with, read_weights
 from .lazy import torch
 from .places import Folder, read_json
-from .read_adapter import adapter, merged
+from .read_adapter import COPY, adapted, adapter, replaced_rows
 from .records import SIZES, Checkpoint, Matrix, Vocabulary, bad
 from .vocabulary import read_vocabulary
 
@@ -214,15 +214,24 @@ def _adapter_checkpoint(
     base = _base(path, weights, tensor, adapters=adapters)
     entry = base.matrices["input"]
     head_name = _module(base.matrices["output"]) if "output" in base.matrices else _head_name(base)
-    tied = "output" not in base.matrices and base.tied is not False
-    now = merged(found, base.matrices, (_module(entry), head_name), tied=tied)
-    matrices = {"input": now.entry} | ({"output": now.head} if now.head is not None else {})
+    given = adapted(found, entry, _module(entry))
+    assert given is not None
+    matrices = {"input": given}
+    # A tied head that the adapter touches starts from the input matrix and leaves it.
+    touched = found.of(
+        head_name, ".weight", ".lora_A.weight", ".base_layer.weight", ".token_adapter.trainable_tokens_delta"
+    )
+    # So does an untouched one whose input matrix is replaced by a copy: it keeps the base's rows.
+    left = bool(base.tied) and touched is None and found.of(_module(entry), *COPY) is not None
+    before = base.matrices.get("output", entry if left or touched is not None else None)
+    head = adapted(found, before, head_name)
+    if head is not None:
+        matrices["output"] = dataclasses.replace(head, name=f"{head_name}.weight") if before is entry else head
     vocabulary = _vocabulary(weights, None) or base.vocabulary
-    own_tie, notes = _tied(matrices, base.config, vocabulary) if now.head is not None else (base.tied, ())
-    if now.left_behind and not own_tie:
+    tied, notes = _tied(matrices, base.config, vocabulary) if head is not None else (base.tied, ())
+    if left and not tied:
         notes = ("silently untied: the adapter has an input matrix of its own, the head keeps the base's rows",)
-    before = {"output": entry, **base.matrices}
-    changed = [role for role, matrix in matrices.items() if matrix.fetch is not before[role].fetch]
+    changed = [role for role, now, was in (("input", given, entry), ("output", head, before)) if now is not was]
     kind = f"{config.get('peft_type', 'PEFT')} adapter on {base.path}"
     told = (
         f"{kind}: changes the {' and '.join(changed)} matrix" if changed else f"{kind}: leaves the embedding as it is"
@@ -233,10 +242,10 @@ def _adapter_checkpoint(
         format=ADAPTER,
         matrices=matrices,
         vocabulary=vocabulary,
-        tied=own_tie,
+        tied=tied,
         sidecar=_sidecar(weights.folders, matrices["input"]) or base.sidecar,
-        replaced=now.replaced,
-        notes=(*weights.notes, told, *base.notes, *now.notes, *notes),
+        replaced=replaced_rows(found, entry, _module(entry)),
+        notes=(*weights.notes, told, *base.notes, *notes),
     )
 
 

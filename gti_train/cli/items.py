@@ -16,8 +16,8 @@ def world(
     seed: Seed = 0,
 ) -> None:
     """Write the embedded product catalogue: items.jsonl and histories.jsonl, the format that `sids` reads."""
-    from gti_train.catalogue.json_lines import write_catalogue
     from gti_train.catalogue.world import product_world
+    from gti_train.catalogue.writing import write_catalogue
 
     for path in write_catalogue(product_world(items=items, users=users, seed=seed), out):
         typer.echo(path)
@@ -36,7 +36,7 @@ def sids(
     seed: Seed = 0,
 ) -> None:
     """Turn item texts into semantic IDs, from coarse to fine, by residual k-means."""
-    from gti_train.catalogue.json_lines import read_catalogue
+    from gti_train.catalogue.reading import read_catalogue
     from gti_train.semantic_ids.files import save_sids
     from gti_train.semantic_ids.quantisers import semantic_ids
     from gti_train.semantic_ids.uniqueness import collisions

@@ -11,6 +11,30 @@ from gti_diag.errors import InputError
 Items = Annotated[
     Path, typer.Argument(metavar="ITEMS", help="JSON lines with item_id, title and, better, description.")
 ]
+Columns = Annotated[
+    str,
+    typer.Option(
+        metavar="OURS=THEIRS,…",
+        help="Columns under other names: title=name,description=text,item_id=sku,user_id=customer,time=date, …",
+    ),
+]
+
+
+LayoutName = Annotated[
+    str | None,
+    typer.Option(
+        "--layout",
+        metavar="NAME",
+        help="json-lines | tables | lc-rec | minionerec | amazon | movielens | vibrent [default: found by its files].",
+    ),
+]
+
+
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Count records that cannot be used instead of stopping at the first.")
+]
+
+
 Out = Annotated[Path, typer.Option(help="Folder to write.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice; the same seed gives the same result.")]
 Encoder = Annotated[
@@ -78,6 +102,16 @@ class Training:
 
     def trackers(self) -> list[str]:
         return [name.strip() for name in self.track.split(",") if name.strip()]
+
+
+def column_map(text: str) -> dict[str, str]:
+    from gti_train.catalogue.layouts.tables import FIELDS
+
+    pairs = [part.split("=", 1) for part in text.split(",") if part.strip()]
+    wrong = next((pair for pair in pairs if len(pair) < 2 or pair[0].strip() not in FIELDS), None)
+    if wrong:
+        raise InputError(f"--columns {'='.join(wrong)!r}: write OURS=THEIRS, ours one of {', '.join(FIELDS)}")
+    return {ours.strip(): theirs.strip() for ours, theirs in pairs}
 
 
 def code_sizes(text: str) -> tuple[int, ...]:

@@ -63,7 +63,7 @@ def extend(
         raise InputError(f"--items and --init {init} are for --sids: a catalogue does not describe --tokens")
     codes: dict = {"tokens": listed_tokens(tokens)} if tokens is not None else {}
     if sids is not None:
-        from gti_train.catalogue.json_lines import read_catalogue
+        from gti_train.catalogue.reading import read_catalogue
         from gti_train.semantic_ids.files import load_sids
         from gti_train.semantic_ids.ids import described
 
@@ -151,7 +151,7 @@ def ground(
 
 def _examples(items: Path, sids: Path, prompts: Prompts, *, seed: int) -> tuple[list, list, int]:
     """Examples to train on, examples held out, and how many items the first are about."""
-    from gti_train.catalogue.json_lines import read_catalogue
+    from gti_train.catalogue.reading import read_catalogue
     from gti_train.grounding.prompts import grounding_examples, hold_out
     from gti_train.semantic_ids.files import load_sids
 

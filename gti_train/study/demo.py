@@ -21,8 +21,9 @@ from typing import Any
 
 from gti_diag.errors import InputError
 from gti_diag.files import write_text
-from gti_train.catalogue.json_lines import read_catalogue, write_catalogue
+from gti_train.catalogue.reading import read_catalogue
 from gti_train.catalogue.records import Catalogue
+from gti_train.catalogue.writing import write_catalogue
 
 EVERY = 25  # steps between looks at the geometry
 FORMAT = 2  # of the stages' outputs: raising it redoes all stages of older runs

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from gti_diag.checkpoint import open_checkpoint
 from gti_diag.errors import InputError
@@ -191,6 +191,156 @@ def test_the_real_gguf_of_the_wheel(smollm2):
     ids = torch.arange(0, 49152, 97)
     assert packed.vocabulary.tokens == plain.vocabulary.tokens
     assert torch.equal(packed.matrices["input"].rows(ids).bfloat16(), plain.matrices["input"].rows(ids))
+
+
+# --- adapters -------------------------------------------------------------------------------------------------------
+
+ADAPTERS = {
+    "embedding-lora": {"target_modules": ["q_proj", "embed_tokens"]},
+    "rslora": {"target_modules": ["embed_tokens"], "use_rslora": True},
+    "head-lora": {"target_modules": ["lm_head"]},
+    "alpha": {"target_modules": ["embed_tokens"], "alpha_pattern": {"embed_tokens": 32}},
+    "alpha-by-expression": {"target_modules": ["embed_tokens"], "alpha_pattern": {".*embed.*": 32, "embed_tokens": 2}},
+    "both-lora": {"target_modules": ["embed_tokens", "lm_head"]},
+    "whole": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+    "rows": {"target_modules": ["q_proj"], "trainable_token_indices": [3, 31, 7]},
+    "rows-by-module": {
+        "target_modules": ["q_proj"],
+        "trainable_token_indices": {"embed_tokens": [9, 2], "lm_head": [5]},
+    },
+    "elsewhere": {"target_modules": ["q_proj"]},
+}
+
+
+def adapted(folder, *, tied, **options):
+    """A PEFT model with every adapter weight drawn at random, saved; its merged matrices."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    base = LlamaForCausalLM(LlamaConfig(vocab_size=40, tie_word_embeddings=tied, **sizes))
+    base.save_pretrained(folder / "base")
+    model = get_peft_model(LlamaForCausalLM.from_pretrained(folder / "base"), LoraConfig(r=4, lora_alpha=8, **options))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            assert parameter.isfinite().all(), name
+    model.save_pretrained(folder / "adapter")
+    merged = model.merge_and_unload()
+    return merged.get_input_embeddings().weight.detach(), merged.get_output_embeddings().weight.detach()
+
+
+# PEFT itself merges both ends of a tied model in its own way: what those adapters store is tested below.
+PAIRS = [(kind, False) for kind in ADAPTERS]
+PAIRS += [(kind, True) for kind in ("embedding-lora", "rslora", "alpha", "alpha-by-expression", "rows", "elsewhere")]
+
+
+@pytest.mark.parametrize("kind, tied", PAIRS)
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_is_its_base_plus_what_it_adds(tmp_path, kind, tied):
+    entry, head = adapted(tmp_path, tied=tied, **ADAPTERS[kind])
+    found = open_checkpoint(tmp_path / "adapter")
+    assert found.format == "peft"
+    assert torch.allclose(found.matrices["input"].rows(), entry, atol=1e-6)
+    assert torch.allclose(found.matrices["input"].rows(IDS), entry[IDS], atol=1e-6)
+    if not tied:
+        assert torch.allclose(found.matrices["output"].rows(), head, atol=1e-6)
+    assert found.notes[0].startswith("LORA adapter on")
+    if kind.startswith("rows"):
+        new = partition(found).groups["new"].ids.tolist()
+        assert new == ([3, 31, 7] if kind == "rows" else [9, 2])
+    assert ("leaves the embedding as it is" in found.notes[0]) == (kind == "elsewhere")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_saving_both_modules_of_a_tied_model_unties_it(tmp_path):
+    adapted(tmp_path, tied=True, **ADAPTERS["whole"])
+    found = open_checkpoint(tmp_path / "adapter")
+    stored = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert torch.equal(found.matrices["input"].rows(), stored["base_model.model." + NAME])
+    assert torch.equal(found.matrices["output"].rows(), stored["base_model.model." + HEAD])
+    assert any(note.startswith("silently untied") for note in found.notes)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_copy_of_the_input_matrix_leaves_a_tied_head_behind(tmp_path):
+    adapted(tmp_path, tied=True, target_modules=["q_proj"], modules_to_save=["embed_tokens"])
+    found = open_checkpoint(tmp_path / "adapter")
+    stored = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert torch.equal(found.matrices["input"].rows(), stored["base_model.model." + NAME])
+    assert torch.equal(found.matrices["output"].rows(), load_file(tmp_path / "base" / "model.safetensors")[NAME])
+    assert not found.tied
+    assert found.notes[0].endswith("changes the input matrix")
+    assert found.notes[1].startswith("silently untied: the adapter has an input matrix of its own")
+
+
+@pytest.mark.parametrize("tail", ["hada_w1_a", "oft_R.weight", "ia3_l", "vera_lambda_b", "lora_magnitude_vector"])
+@pytest.mark.parametrize("module", ["lm_head", "model.embed_tokens"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_method_that_is_not_read_is_refused(tmp_path, tail, module):
+    write_adapter(tmp_path, {f"{module}.{tail}": torch.ones(4)}, peft_type="LOHA")
+    method = "DoRA" if "magnitude" in tail else "LOHA"
+    with pytest.raises(InputError, match=rf"uses {method} on {module} .*, which is not read; merge the adapter"):
+        open_checkpoint(tmp_path / "adapter")
+
+
+def test_a_bias_of_the_head_changes_no_row(tmp_path):
+    write_adapter(tmp_path, {"lm_head.bias": torch.ones(8)})
+    assert "leaves the embedding as it is" in open_checkpoint(tmp_path / "adapter").notes[0]
+
+
+def test_an_alpha_pattern_must_be_an_expression(tmp_path):
+    lora = {"embed_tokens.lora_embedding_A": torch.ones(2, 8), "embed_tokens.lora_embedding_B": torch.ones(4, 2)}
+    write_adapter(tmp_path, lora, lora_alpha=8, alpha_pattern={"(": 2})
+    with pytest.raises(InputError, match=r"has alpha_pattern '\(', no regular expression"):
+        open_checkpoint(tmp_path / "adapter")
+
+
+def test_an_adapter_that_is_its_own_base_is_refused(tmp_path):
+    write_adapter(tmp_path, {"q.lora_A.weight": torch.ones(2, 4)}, base="../adapter")
+    with pytest.raises(InputError, match=r"whose base '\.\./adapter' leads back to it; set base_model_name_or_path"):
+        open_checkpoint(tmp_path / "adapter")
+
+
+def test_trainer_output_of_adapters_opens_at_its_last_step(tmp_path):
+    write_adapter(tmp_path, {"model.embed_tokens.weight": torch.ones(8, 4)}, base="../../base")
+    shutil.move(tmp_path / "adapter", tmp_path / "output" / "checkpoint-7")
+    found = open_checkpoint(tmp_path / "output")
+    assert torch.equal(found.matrices["input"].rows(), torch.ones(8, 4))
+    assert found.notes[0] == "weights found in checkpoint-7/"
+
+
+def write_adapter(folder, tensors, base="../base", **config):
+    """An adapter of bare tensor names beside a tied base of 8 rows."""
+    for name in ("base", "adapter"):
+        (folder / name).mkdir()
+    save_file({NAME: torch.rand(8, 4)}, folder / "base" / "model.safetensors")
+    (folder / "base" / "config.json").write_text('{"tie_word_embeddings": true}')
+    save_file(
+        {f"base_model.model.{k}": v for k, v in tensors.items()}, folder / "adapter" / "adapter_model.safetensors"
+    )
+    (folder / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base, **config}))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_needs_its_base(tmp_path):
+    adapted(tmp_path, tied=True, **ADAPTERS["rows"])
+    shutil.rmtree(tmp_path / "base")
+    with pytest.raises(InputError, match=r"is an adapter whose base cannot be opened .*base: "):
+        open_checkpoint(tmp_path / "adapter")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_of_another_base_is_refused(tmp_path):
+    adapted(tmp_path, tied=True, **ADAPTERS["embedding-lora"])
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    tensors = {name: tensor for name, tensor in tensors.items() if "base_layer" not in name}
+    tensors["base_model.model.model.embed_tokens.lora_embedding_A"] = torch.ones(4, 39)
+    save_file(tensors, tmp_path / "adapter" / "adapter_model.safetensors")
+    with pytest.raises(InputError, match=r"make 39×16, the base has 40×16; give the base that it was trained on"):
+        open_checkpoint(tmp_path / "adapter")
 
 
 # --- distributed ----------------------------------------------------------------------------------------------------

@@ -201,7 +201,6 @@ def test_sound_files_are_read(tmp_path):
         assert outcome(path, b"") == "refused", target
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=64))
 @example(b"")
 def test_noise_is_refused(noise):

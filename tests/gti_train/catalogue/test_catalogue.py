@@ -5,9 +5,10 @@ import json
 import pytest
 
 from gti_diag.errors import InputError
-from gti_train.catalogue.json_lines import read_catalogue, write_catalogue
+from gti_train.catalogue.reading import read_catalogue
 from gti_train.catalogue.records import Catalogue, Event, Item
 from gti_train.catalogue.world import product_world
+from gti_train.catalogue.writing import write_catalogue
 
 
 def test_written_catalogue_reads_back_equal(tmp_path):

@@ -9,12 +9,12 @@ from itertools import pairwise
 
 import pytest
 
-from gti_train.catalogue.json_lines import write_catalogue
 from gti_train.catalogue.world import product_world
 from gti_train.catalogue.world_words import brands, editions, shelves
+from gti_train.catalogue.writing import write_catalogue
 
-WRITE = "import sys; from gti_train.catalogue import world, json_lines; "
-WRITE += "json_lines.write_catalogue(world.product_world(items=120, users=30, seed=5), sys.argv[1])"
+WRITE = "import sys; from gti_train.catalogue import world, writing; "
+WRITE += "writing.write_catalogue(world.product_world(items=120, users=30, seed=5), sys.argv[1])"
 
 
 @pytest.fixture(scope="module")

@@ -9,27 +9,9 @@ import pytest
 from safetensors.torch import load_file
 
 from gti_diag.errors import InputError
-from gti_train import cli
 from gti_train.study.demo import STAGES, DemoConfig
 
-COMMANDS = ("demo", "world", "sids", "extend", "ground")
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run `gti-train …` in this process: (exit code, what it printed, what it complained)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gti-train", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as leaving:
-            code = leaving.code or 0
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return run
+COMMANDS = ("demo", "catalogue", "world", "sids", "extend", "ground")
 
 
 @pytest.fixture
