@@ -11,17 +11,21 @@ from typing import Any
 
 from .errors import InputError
 from .files import write_text
+from .foreign import without_secrets
+from .foreign.json_text import writable
 
 SCHEMA = 1
 
 
 def canonical(value: Any, path: str = "analysis") -> Any:
-    """`value` as plain JSON types: tensors and arrays to lists, floats to 9 significant digits.
+    """`value` as plain JSON types: tensors and arrays to lists, floats to 9 significant digits, addresses without passwords.
 
     Raises:
         ValueError: a number is NaN or infinite; a measure that does not exist must be None with its reason.
     """
-    if value is None or isinstance(value, (bool, int, str)):
+    if isinstance(value, str):
+        return without_secrets(value)
+    if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, Mapping):
         return {str(key): canonical(item, f"{path}.{key}") for key, item in value.items()}
@@ -38,7 +42,7 @@ def canonical(value: Any, path: str = "analysis") -> Any:
 
 def dumps(value: Any) -> str:
     """JSON with one key a line and each list of numbers on one line: small, and its diffs can be read."""
-    return _dump(canonical(value), "") + "\n"
+    return writable(_dump(canonical(value), "")) + "\n"
 
 
 def _dump(value: Any, indent: str) -> str:

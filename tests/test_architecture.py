@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 FOUNDATION = ("errors", "files", "document")
 # Rooms from the bottom up: a module imports its own room and those before it.
 ROOMS = {
-    "gti_diag": ("measures", "checkpoint", "tokens", "analysis", "render", "gate", "training", "cli"),
+    "gti_diag": ("foreign", "measures", "checkpoint", "tokens", "analysis", "render", "gate", "training", "cli"),
     "gti_train": ("catalogue", "semantic_ids", "loop", "model", "grounding", "recommend", "search", "study", "cli"),
 }
 # What the order allows and the house forbids.

@@ -1,7 +1,6 @@
 """Where the bytes lie. A folder lists names, returns small files whole and large files by byte range."""
 
 import io
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
+from gti_diag.foreign.json_text import parse_json as parse_json
 
 from .records import bad
 
@@ -127,29 +128,6 @@ def whole(folder: Folder, name: str) -> bytes:
     if size > SMALL_FILE:
         raise bad(f"{folder.root}/{name}", f"is {size:,} bytes, more than a description file can be")
     return folder.spans(name, [(0, size)]).tobytes()
-
-
-def parse_json(data: bytes, where: str) -> object:
-    """JSON as a file must hold it: UTF-8, no key twice, no absurd nesting.
-
-    Raises:
-        InputError: anything else.
-    """
-
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            seen: set[str] = set()
-            double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise ValueError(f"key {double!r} twice")
-        return found
-
-    try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=unique)
-    except RecursionError as error:
-        raise bad(where, "is not usable JSON (nested too deeply)") from error
-    except ValueError as error:
-        raise bad(where, f"is not usable JSON ({error})") from error
 
 
 def read_json(folder: Folder, name: str) -> dict:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gti_diag.errors import InputError
+from gti_diag.errors import bad as bad
 
 from .lazy import Tensor, torch
 
@@ -124,9 +124,3 @@ class Checkpoint:
             for tile in matrix.tiles():
                 digest.update(tile.contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
-
-
-def bad(path: object, problem: str, fix: str = "") -> InputError:
-    """One plain line: where, what, and what to do."""
-    line = f"{path}: {problem}" + (f"; {fix}" if fix else "")
-    return InputError(" ".join(line.split()))

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gti_diag.foreign import shown
+
 from . import progress
 from .app import app
 from .bundles import unfolded
@@ -41,12 +43,13 @@ def _measured(checkpoints: Sequence[str], settings: Settings, report: Report, *,
             write_json(analyses, report.json)
     if not settings.quiet:
         from rich.console import Console
+        from rich.text import Text
 
         from gti_diag.render import terminal
 
         console = Console()
         console.print(terminal.summary(analyses))
-        console.print(f"{len(written)} files in [bold]{out}[/bold]", highlight=False)
+        console.print(Text.assemble(f"{len(written)} files in ", (shown(out), "bold")))
 
 
 def chosen(formats: str) -> tuple[str, ...]:

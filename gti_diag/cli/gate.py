@@ -12,6 +12,7 @@ from . import progress
 from .app import app
 from .bundles import unfolded
 from .options import Baseline, Checkpoint, Checkpoints, Policy, Settings, Style
+from .shell import say
 
 
 @app.command(epilog="Example: gti-diag baseline runs/demo/gti -o baseline.json")
@@ -28,7 +29,7 @@ def baseline(
     write_baseline(analysis, out)
     if not settings.quiet:
         label = analysis["matrices"][next(iter(analysis["matrices"]))]["verdict"]["label"]
-        typer.echo(f"{out}: baseline of {checkpoint} ({label})")
+        say(f"{out}: baseline of {checkpoint} ({label})")
 
 
 @app.command(epilog="Example: gti-diag check runs/demo/gti --baseline baseline.json --junit check.xml")
@@ -74,12 +75,9 @@ def check(
         write_baseline(analysis, baseline)
     if not settings.quiet:
         typer.echo(found)
-        for note in found.notes:
-            typer.echo(f"note: {note}", err=True)
+        say(*(f"note: {note}" for note in found.notes), err=True)
         if update:
-            typer.echo(
-                f"{baseline}: {'renewed' if found.passed else 'left as it was, the checkpoint fails its policy'}"
-            )
+            say(f"{baseline}: {'renewed' if found.passed else 'left as it was, the checkpoint fails its policy'}")
     raise typer.Exit(EXIT_PASS if found.passed else EXIT_REGRESSION)
 
 

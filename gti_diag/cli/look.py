@@ -10,6 +10,7 @@ from gti_diag.errors import InputError
 from .analyze import chosen
 from .app import app
 from .options import Base, Checkpoint, New, Style, Tensor
+from .shell import say
 
 
 @app.command(epilog="Example: gti-diag inspect Qwen/Qwen3-0.6B")
@@ -85,4 +86,4 @@ def figures(
         if len(files) > 1:
             folder = folder / file.relative_to(study).parent
         drawn = render.figures(read(file), folder, formats=wanted, style=style)
-        typer.echo(f"{folder}: {len(drawn)} figures from {file}")
+        say(f"{folder}: {len(drawn)} figures from {file}")

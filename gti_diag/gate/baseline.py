@@ -9,6 +9,7 @@ from typing import Any
 from gti_diag.analysis.reference import load_reference
 from gti_diag.errors import InputError
 from gti_diag.files import write_text
+from gti_diag.foreign.json_text import writable
 
 from .scalars import numbers
 
@@ -57,7 +58,7 @@ def settings(analysis: Mapping[str, Any]) -> dict:
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()[:16]
+    return hashlib.sha256(writable(json.dumps(value, ensure_ascii=False)).encode()).hexdigest()[:16]
 
 
 def _reference_digest(path: str, tokens: Sequence[str]) -> str | None:
@@ -71,7 +72,7 @@ def _reference_digest(path: str, tokens: Sequence[str]) -> str | None:
 
 def write_baseline(analysis: Mapping[str, Any], path: str | Path) -> Path:
     """Write `baseline(analysis)` as JSON with sorted keys and one measure a line."""
-    return write_text(path, _dump(baseline(analysis)) + "\n")
+    return write_text(path, writable(_dump(baseline(analysis))) + "\n")
 
 
 def _dump(value: Any, indent: str = "") -> str:

@@ -11,6 +11,7 @@ from gti_diag.analysis.diagnosis import diagnose
 from gti_diag.checkpoint import Checkpoint
 from gti_diag.document import read
 from gti_diag.errors import InputError
+from gti_diag.foreign import shown
 
 from .baseline import DIGITS, comparable, read_baseline
 from .causes import RETIED, UNTIED, likely_cause
@@ -33,7 +34,7 @@ class Finding:
 
     def __str__(self) -> str:
         line = f"{self.matrix} {self.measure}: expected {self.expected}, got {self.got}"
-        return f"{line}; likely cause: {self.cause}" if self.cause else line
+        return shown(f"{line}; likely cause: {self.cause}" if self.cause else line)
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class Findings:
         tried = sum(finding.status != "skip" for finding in self.findings)
         against = f"policy {self.policy}" + (f" and {self.baseline}" if self.baseline else ", no baseline")
         if self.passed:
-            return f"{self.checkpoint}: passed {tried} checks ({against})"
-        head = f"{self.checkpoint}: {len(self.failures)} of {tried} checks failed ({against})"
+            return shown(f"{self.checkpoint}: passed {tried} checks ({against})")
+        head = shown(f"{self.checkpoint}: {len(self.failures)} of {tried} checks failed ({against})")
         return "\n".join([head, *(f"  {finding}" for finding in self.failures)])
 
 

@@ -1,55 +1,61 @@
 """Findings for the places that show them: JUnit XML, SARIF 2.1.0, a Markdown summary for GitHub, JSON."""
 
 import hashlib
-import json
 import os
-import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 from xml.etree import ElementTree
 
+from gti_diag.document import dumps
 from gti_diag.errors import InputError
 from gti_diag.files import write_text
+from gti_diag.foreign import presentable, without_secrets
+from gti_diag.render.tables import escape
 
 from .findings import Finding, Findings
 
 SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
-# What XML 1.0 cannot hold, even escaped; token strings may.
-UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def as_json(findings: Findings) -> str:
-    return json.dumps(findings.document(), indent=1, ensure_ascii=False) + "\n"
+    return dumps(findings.document())
+
+
+def seen(findings: Findings) -> Findings:
+    """The same with every text as it can be shown."""
+    parts = {name: presentable(value) for name, value in vars(findings).items() if name != "findings"}
+    every = tuple(Finding(**presentable(vars(finding))) for finding in findings.findings)
+    return replace(findings, **parts, findings=every)
 
 
 def junit(findings: Findings) -> str:
     """One test case per rule: failed rules as failures, rules without anything to compare as skipped."""
+    findings = seen(findings)
     failed = str(len(findings.failures))
     skipped = str(sum(finding.status == "skip" for finding in findings.findings))
     counts = {"tests": str(len(findings.findings)), "failures": failed, "skipped": skipped, "errors": "0"}
     root = ElementTree.Element("testsuites", {"name": "gti-diag check", **counts})
-    suite = ElementTree.SubElement(root, "testsuite", {"name": _plain(findings.checkpoint), **counts})
+    suite = ElementTree.SubElement(root, "testsuite", {"name": findings.checkpoint, **counts})
     for finding in findings.findings:
         named = {
             "classname": f"gti-diag.{findings.policy}.{finding.matrix}",
             "name": f"{finding.measure}: {finding.expected}",
         }
-        case = ElementTree.SubElement(suite, "testcase", {key: _plain(value) for key, value in named.items()})
+        case = ElementTree.SubElement(suite, "testcase", named)
         if finding.status == "fail":
-            failure = ElementTree.SubElement(case, "failure", {"message": _plain(str(finding))})
-            failure.text = _plain(f"expected: {finding.expected}\ngot: {finding.got}\nlikely cause: {finding.cause}")
+            failure = ElementTree.SubElement(case, "failure", {"message": str(finding)})
+            failure.text = f"expected: {finding.expected}\ngot: {finding.got}\nlikely cause: {finding.cause}"
         elif finding.status == "skip":
-            ElementTree.SubElement(case, "skipped", {"message": _plain(finding.got)})
+            ElementTree.SubElement(case, "skipped", {"message": finding.got})
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _plain(text: str) -> str:
-    return UNWRITABLE.sub("�", text)
-
-
 def sarif(findings: Findings) -> str:
     """One result per failed rule, located at the checkpoint; code scanning shows them on pull requests."""
+    where, findings = _uri(findings.checkpoint), seen(findings)
     rules = {_rule_id(f): f for f in findings.findings}
     log = {
         "$schema": SARIF,
@@ -69,20 +75,22 @@ def sarif(findings: Findings) -> str:
                         ],
                     }
                 },
-                "results": [_result(findings, finding, list(rules)) for finding in findings.failures],
+                "results": [
+                    _result(findings, finding, where=where, rules=list(rules)) for finding in findings.failures
+                ],
             }
         ],
     }
-    return json.dumps(log, indent=1, ensure_ascii=False) + "\n"
+    return dumps(log)
 
 
 def _rule_id(finding: Finding) -> str:
     return f"{finding.matrix}/{finding.measure}/{finding.expected.split(maxsplit=1)[0]}"
 
 
-def _result(findings: Findings, finding: Finding, rules: list[str]) -> dict:
+def _result(findings: Findings, finding: Finding, *, where: str, rules: list[str]) -> dict:
     name = _rule_id(finding)
-    location = {"artifactLocation": {"uri": _uri(findings.checkpoint)}, "region": {"startLine": 1}}
+    location = {"artifactLocation": {"uri": where}, "region": {"startLine": 1}}
     return {
         "ruleId": name,
         "ruleIndex": rules.index(name),
@@ -98,15 +106,17 @@ def _uri(checkpoint: str) -> str:
     """Relative to the working folder, as code scanning wants it, where the checkpoint lies below it."""
     path = Path(checkpoint)
     if "://" in checkpoint or not path.exists():
-        return checkpoint
+        return quote(without_secrets(checkpoint), safe=":/?&=#@*%+", errors="surrogateescape")
     full = path.resolve()
-    return full.relative_to(Path.cwd()).as_posix() if full.is_relative_to(Path.cwd()) else full.as_uri()
+    below = full.is_relative_to(Path.cwd())
+    return quote(os.fsencode(full.relative_to(Path.cwd()).as_posix())) if below else full.as_uri()
 
 
 def markdown(findings: Findings) -> str:
     """A heading with the outcome, a table of what failed, and the rest folded away."""
+    findings = seen(findings)
     outcome = "✅ passed" if findings.passed else f"❌ {len(findings.failures)} failed"
-    lines = [f"## Embedding check: {outcome}", "", _cell(str(findings).splitlines()[0]), ""]
+    lines = [f"## Embedding check: {outcome}", "", escape(str(findings).splitlines()[0]), ""]
     if findings.failures:
         lines += ["| matrix | measure | expected | got | likely cause |", "|---|---|---|---|---|"]
         lines += [_row(f.matrix, f.measure, f.expected, f.got, f.cause or "") for f in findings.failures]
@@ -119,16 +129,12 @@ def markdown(findings: Findings) -> str:
             for f in others
         ]
         lines += ["", "</details>", ""]
-    lines += [f"- {note}" for note in findings.notes]
+    lines += [f"- {escape(note)}" for note in findings.notes]
     return "\n".join(lines) + "\n"
 
 
 def _row(*cells: str) -> str:
-    return "| " + " | ".join(map(_cell, cells)) + " |"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return "| " + " | ".join(map(escape, cells)) + " |"
 
 
 def append_github_summary(findings: Findings, environment: Mapping[str, str] = os.environ) -> Path | None:

@@ -32,6 +32,7 @@ def figures(
         InputError: `out` cannot be written.
     """
     from gti_diag.files import atomic
+    from gti_diag.foreign import presentable
 
     from .style import METADATA, using
 
@@ -39,7 +40,7 @@ def figures(
     if unknown:
         raise ValueError(f"no figure format {unknown[0]!r}: choose from {', '.join(METADATA)}")
     written = []
-    for name, module, panels in drawable(analyses):
+    for name, module, panels in drawable(presentable(list(analyses))):
         with using(style) as look:
             figure = module.draw(panels, look)
             figure.draw_without_rendering()  # lays it out; savefig would do so anew, drawing twice, for every format

@@ -3,40 +3,46 @@
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
+
+from gti_diag.foreign import presentable
 
 
 def description(found: dict[str, Any]) -> Table:
     """A two-column table of the data of `checkpoint.inspect.describe`."""
+    found = presentable(found)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
+
+    def add(head: str, text: str) -> None:
+        table.add_row(Text(head), Text(text))  # as it is: a token such as [/INST] is no markup
+
     tied = {True: "tied head", False: "separate head", None: "head unknown"}[found["tied"]]
-    table.add_row("checkpoint", found["path"])
-    table.add_row("format", f"{found['format']}, {found['tensors']:,} tensors, {tied}")
+    add("checkpoint", found["path"])
+    add("format", f"{found['format']}, {found['tensors']:,} tensors, {tied}")
     for role, matrix in found["matrices"].items():
         rows, dim = matrix["shape"]
-        table.add_row(role, f"{matrix['tensor']}  {rows:,} × {dim:,} {matrix['dtype']}  {_bytes(matrix['bytes'])}")
+        add(role, f"{matrix['tensor']}  {rows:,} × {dim:,} {matrix['dtype']}  {_bytes(matrix['bytes'])}")
     vocabulary = found["vocabulary"]
     if vocabulary:
         counts = f"{vocabulary['size']:,} ids, {vocabulary['added']:,} added, {vocabulary['special']:,} special"
-        table.add_row("tokenizer", f"{vocabulary['source']}: {counts}")
+        add("tokenizer", f"{vocabulary['source']}: {counts}")
     else:
-        table.add_row("tokenizer", "none found: tokens are shown as row numbers")
+        add("tokenizer", "none found: tokens are shown as row numbers")
     if found["sidecar"]:
-        table.add_row(
-            "gti.json", ", ".join(f"{key} {value}" for key, value in found["sidecar"].items() if value is not None)
-        )
+        add("gti.json", ", ".join(f"{key} {value}" for key, value in found["sidecar"].items() if value is not None))
     for name, group in found["tokens"]["groups"].items():
-        table.add_row(name, _group(group))
-    table.add_row("rule", found["tokens"]["rule"])
+        add(name, _group(group))
+    add("rule", found["tokens"]["rule"])
     for note in found["notes"]:
-        table.add_row("note", note)
+        add("note", note)
     return table
 
 
 def _group(group: dict[str, Any]) -> str:
-    shown = " ".join(repr(token) for token in group["first"])
+    shown = " ".join(f"'{token}'" for token in group["first"])
     if group["last"]:
-        shown += " … " + " ".join(repr(token) for token in group["last"])
+        shown += " … " + " ".join(f"'{token}'" for token in group["last"])
     levels = f" on {group['levels']} levels {group['level_counts']}" if group["levels"] else ""
     return f"{group['count']:,} tokens{levels}: {shown}"
 

@@ -3,6 +3,8 @@
 import shlex
 from collections.abc import Sequence
 
+from gti_diag.foreign import presentable
+
 from . import left_out, tables
 from .tables import escape, github
 from .verdicts import VERDICTS
@@ -11,7 +13,7 @@ from .view import Analysis, View, matrices, names, number, similarity, token, vi
 
 def summary(analyses: Sequence[Analysis]) -> str:
     """Markdown for one or several analyses."""
-    parts = []
+    analyses, parts = presentable(list(analyses)), []
     for matrix in matrices(analyses):
         shown = views(analyses, matrix)
         if len(matrices(analyses)) > 1:

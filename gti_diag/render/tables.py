@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gti_diag.foreign import shown
+
 from .view import NONE, Analysis, View, interval, matrices, number, p_value, similarity, views
 
 Cell = Callable[[View, str], str]
@@ -159,15 +161,14 @@ def markdown(analyses: Sequence[Analysis]) -> str:
 
 def github(table: Table) -> str:
     """A GitHub-flavoured table, numbers flush right."""
-    lines = [table.header, ("---", *("---:" for _ in table.header[1:])), *table.rows]
-    return "\n".join(
-        "| " + " | ".join(cell if cell[:3] == "---" else escape(cell) for cell in line) + " |" for line in lines
-    )
+    rule = "| " + " | ".join(["---", *("---:" for _ in table.header[1:])]) + " |"
+    header, *rows = ("| " + " | ".join(map(escape, line)) + " |" for line in (table.header, *table.rows))
+    return "\n".join([header, rule, *rows])
 
 
 def escape(text: str) -> str:
     """Text that Markdown shows as it is: a token may hold pipes, stars, tags or backticks."""
-    return re.sub(r"([\\`*_\[\]<>|~#$])", r"\\\1", text.replace("\n", " ")).replace("&", "&amp;")
+    return re.sub(r"([\\`*_\[\]<>|~#$])", r"\\\1", shown(text)).replace("&", "&amp;")
 
 
 _LATEX = {

@@ -7,6 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from gti_diag.foreign import presentable
+
 from . import tables
 from .verdicts import VERDICTS
 from .view import Analysis, View, matrices, views
@@ -16,6 +18,7 @@ BARS = "▁▂▃▄▅▆▇█"
 
 def summary(analyses: Sequence[Analysis]) -> RenderableType:
     """What `analyze` and `compare` print. Colours are styles, so rich drops them for pipes and NO_COLOR."""
+    analyses = presentable(list(analyses))
     parts: list[RenderableType] = []
     for matrix in matrices(analyses):
         shown = views(analyses, matrix)

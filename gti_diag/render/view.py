@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gti_diag.foreign import shown
+
 Analysis = dict[str, Any]
 NONE = "–"
 
@@ -168,9 +170,6 @@ def p_value(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
-_MARKS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
-
-
 def token(text: str | None, width: int = 14) -> str:
     """A token as one short printable word: outer spaces and line breaks marked, long ones cut with `…`."""
     if text is None:
@@ -178,12 +177,10 @@ def token(text: str | None, width: int = 14) -> str:
     core = text.strip(" ")
     start = len(text) - len(text.lstrip(" ")) if core else len(text)
     end = len(text) - len(core) - start
+    core = re.sub(" {2,}", lambda found: "␣" * len(found[0]), core)  # as long as before
     marked = "␣" * start + core + "␣" * end
-    shown = "".join(
-        _MARKS.get(c, c) if c == " " or c in _MARKS else (c if c.isprintable() else f"\\u{ord(c):04x}") for c in marked
-    )
-    shown = re.sub(r"(?<=\S)␣(?=\S)", " ", shown) if " " in core else shown
-    return shown if len(shown) <= width else shown[: width - 1] + "…"
+    words = shown(marked)
+    return words if len(words) <= width else words[: width - 1] + "…"
 
 
 def level_name(level: int) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 
 from gti_diag.errors import InputError
 from gti_diag.files import atomic, write_text
+from gti_diag.foreign import presentable, shown, without_secrets
+from gti_diag.foreign.json_text import writable
 
 LINES = "trajectory.jsonl"
 CACHE = "cache"
@@ -60,7 +62,8 @@ def follow(
         known |= fresh
         if fresh:
             lines = in_order([known[path] for path in paths if path in known])
-            write_text(folder / LINES, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            write_text(folder / LINES, without_secrets(writable(text)))
             yield [line for line in lines if line["checkpoint"]["path"] in fresh]
         if interval is None:
             return
@@ -179,7 +182,7 @@ def line_of(path: str, cache: Path, *, settings: str, options: Mapping[str, Any]
         files.append(cache / f"{_key([opened.fingerprint, settings])}.json")
         line = _cached(files[-1:]) or slim(diagnose(opened, **options))
         for file in files:
-            write_text(file, json.dumps(line, ensure_ascii=False))
+            write_text(file, writable(json.dumps(line, ensure_ascii=False)))
     line["checkpoint"] |= {"path": path, "name": Path(path.rstrip("/")).name}
     line["checkpoint"]["step"] = step_of(path, line["checkpoint"].get("step"))
     return line
@@ -208,15 +211,15 @@ def summary(line: Mapping[str, Any]) -> str:
     """One checkpoint in one line of text."""
     matrix = line["matrices"][next(iter(line["matrices"]))]
     new, rsa = matrix["groups"].get("new") or {}, (matrix.get("rsa") or {}).get("pearson") or {}
-    shown = {
+    numbers = {
         "effective rank": new.get("effective_rank_centred"),
         "dispersion ratio": new.get("dispersion_ratio"),
         "RSA": rsa.get("value"),
     }
     step = line["checkpoint"].get("step")
-    parts = [f"{name} {value:.3g}" for name, value in shown.items() if value is not None]
-    return "  ".join(["step –" if step is None else f"step {step}", line["checkpoint"]["name"],
-                      matrix["verdict"]["label"] or "nothing to judge", *parts])  # fmt: skip
+    parts = [f"{name} {value:.3g}" for name, value in numbers.items() if value is not None]
+    return shown("  ".join(["step –" if step is None else f"step {step}", line["checkpoint"]["name"],
+                            matrix["verdict"]["label"] or "nothing to judge", *parts]))  # fmt: skip
 
 
 def draw(out: str | Path, *, style: str = "paper", formats: Sequence[str] = ("png", "svg")) -> list[Path]:
@@ -225,7 +228,9 @@ def draw(out: str | Path, *, style: str = "paper", formats: Sequence[str] = ("pn
     from gti_diag.render import view
     from gti_diag.render.style import METADATA, using
 
-    lines = [json.loads(line) for line in (Path(out) / LINES).read_text(encoding="utf-8").splitlines()]
+    lines = [
+        presentable(json.loads(line)) for line in (Path(out) / LINES).read_text(encoding="utf-8").split("\n") if line
+    ]
     if len({line["checkpoint"].get("step") for line in lines}) < len(lines):  # no steps known: number them
         lines = [
             {**line, "checkpoint": {**line["checkpoint"], "step": place}} for place, line in enumerate(lines, start=1)

@@ -15,5 +15,5 @@ app = typer.Typer(
 
     See it work: [cyan]gti-train demo[/cyan] (about five minutes, nothing to prepare). With data of your own:
     [cyan]sids[/cyan] → [cyan]extend[/cyan] → [cyan]ground[/cyan], then measure the result with gti-diag.""",
-    epilog="Exit codes: 0 done, 2 bad usage or input, 130 interrupted.",
+    epilog="Exit codes: 0 done, 2 bad usage or input, 130 interrupted. --debug (or GTI_DEBUG=1) shows the traceback of an error.",
 )

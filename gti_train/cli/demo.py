@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from gti_diag.foreign import shown
+
 from .app import app
 from .options import Encoder, Out, Quiet, Seed, code_sizes
 from .progress import bar
@@ -43,6 +45,7 @@ def demo(
         analyses = run(config, out, progress=progress)
     if not quiet:
         from rich.console import Console
+        from rich.text import Text
 
         from gti_diag.render import terminal
 
@@ -50,7 +53,7 @@ def demo(
         console.print(terminal.summary(analyses))
         report = out / "report"
         page = next((report / name for name in ("report.html", "summary.md") if (report / name).is_file()), report)
-        console.print(f"\nThe report with all figures is in [bold]{page}[/bold]", highlight=False, soft_wrap=True)
+        console.print(Text.assemble("\nThe report with all figures is in ", (shown(page), "bold")), soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -60,6 +63,8 @@ def _stages(quiet: bool) -> Iterator[Callable]:
         yield lambda stage, share, detail: None
         return
     import time
+
+    from rich.text import Text
 
     from gti_train.study.demo import STAGES
 
@@ -74,7 +79,7 @@ def _stages(quiet: bool) -> Iterator[Callable]:
             done = before[stage.name] + share * stage.weight
             display.update(task, description=stage.title, completed=done, detail=detail)
             if share >= 1.0 and (spent or detail):
-                display.console.print(f"{stage.title}: {detail or f'{spent:.0f} s'}", highlight=False)
+                display.console.print(Text(shown(f"{stage.title}: {detail or f'{spent:.0f} s'}")))
 
         yield progress
 

@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
+from gti_diag.cli.shell import say
+
 from .app import app
 from .options import Dimensions, Encoder, Items, Out, Seed, code_sizes
 
@@ -20,7 +22,7 @@ def world(
     from gti_train.catalogue.writing import write_catalogue
 
     for path in write_catalogue(product_world(items=items, users=users, seed=seed), out):
-        typer.echo(path)
+        say(path)
 
 
 @app.command(epilog="Example: gti-train sids shop/items.jsonl --out shop/sids --codes 48,24,24")
@@ -50,6 +52,6 @@ def sids(
     made = semantic_ids(read_catalogue(items), **options, seed=seed)
     path = save_sids(made, out)
     found = collisions(made)
-    typer.echo(f"{found.items} items, {len(made.tokens)} code tokens: {path}")
+    say(f"{found.items} items, {len(made.tokens)} code tokens: {path}")
     shared = f"{found.rate:.1%} of items add no code of their own; at most {found.largest} share one"
-    typer.echo("every item has its own code" if found.largest == 1 else f"{shared} (--distinct separates them)")
+    say("every item has its own code" if found.largest == 1 else f"{shared} (--distinct separates them)")

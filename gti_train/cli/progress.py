@@ -28,6 +28,6 @@ def bar(*columns: str):
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    left, *right = (TextColumn(column) for column in columns)
+    left, *right = (TextColumn(column, markup=False) for column in columns)
     parts = (SpinnerColumn(), left, BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), *right)
     return Progress(*parts, console=Console(stderr=True), transient=True)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from gti_diag.cli.bundles import unfolded
+from gti_diag.cli.shell import say
 from gti_diag.errors import InputError
 
 from .app import app
@@ -76,7 +77,7 @@ def extend(
     if share != 1.0 and init != "gaussian":
         raise InputError(f"--share is for --init gaussian, not for {init}")
     extend_checkpoint(base, out, **codes, init=init, seed=seed, dtype=dtype, sigma=sigma, share=share)
-    typer.echo(f"{len(codes['tokens'])} new tokens, {init} start: {out}")
+    say(f"{len(codes['tokens'])} new tokens, {init} start: {out}")
 
 
 @dataclass(frozen=True)
@@ -179,4 +180,5 @@ def _new_tokens(checkpoint: Path, sids: Path) -> int:
             f"{missing[0]!r} of {sids} is no new token of {checkpoint} ({len(missing)} are not): "
             "extend a model with these semantic IDs, or name the ones that it was extended with"
         )
-    return len(new)
+from gti_diag.cli.bundles import unfolded
+from gti_diag.cli.shell import say

@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from gti_diag.errors import InputError
+from gti_diag.foreign import presentable
 from gti_diag.render import drawable, left_out, rsa_bars, tables, token_map, trajectory
 from gti_diag.render.explain import lookup
 from gti_diag.render.style import OKABE_ITO, ON_DARK, STYLES
@@ -34,7 +35,7 @@ def report(analyses: Sequence[Analysis]) -> str:
 
     if not analyses:
         raise ValueError("a report needs at least one analysis")
-    here = files(__name__)
+    analyses, here = presentable(list(analyses)), files(__name__)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = number
     lists = Lists()
