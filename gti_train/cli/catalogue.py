@@ -5,6 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from gti_diag.cli.shell import say
+from gti_diag.foreign import presentable
+
 from .app import app
 from .options import Columns, LayoutName, Out, Quiet, SkipBad, column_map
 
@@ -59,7 +62,7 @@ def _show(report: dict[str, Any], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console, report = Console(), presentable(report)
     console.print(f"{report['layout']}: {report['why']}", highlight=False, markup=False, soft_wrap=True)
     table = Table(show_header=False, box=None)
     for label, value in _lines(report):
@@ -67,7 +70,7 @@ def _show(report: dict[str, Any], out: Path) -> None:
     console.print(table)
     for line in [*report["notes"], *(f"{count} skipped: {kind}" for kind, count in report["skipped"].items())]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"written to {out}", highlight=False, markup=False, soft_wrap=True)
+    say(f"written to {out}")
 
 
 def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:

@@ -147,7 +147,7 @@ def ground(
             checkpoint, out, examples=examples, config=config, held_out=held, then=then, dtype=training.dtype,
             save_every=training.save_every, keep=training.keep, track=training.trackers(), progress=progress,
         )  # fmt: skip
-    typer.echo(f"{new} tokens grounded in {counted} items: {out}")
+    say(f"{new} tokens grounded in {counted} items: {out}")
 
 
 def _examples(items: Path, sids: Path, prompts: Prompts, *, seed: int) -> tuple[list, list, int]:
@@ -180,5 +180,4 @@ def _new_tokens(checkpoint: Path, sids: Path) -> int:
             f"{missing[0]!r} of {sids} is no new token of {checkpoint} ({len(missing)} are not): "
             "extend a model with these semantic IDs, or name the ones that it was extended with"
         )
-from gti_diag.cli.bundles import unfolded
-from gti_diag.cli.shell import say
+    return len(new)
