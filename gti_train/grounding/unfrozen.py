@@ -16,9 +16,9 @@ from torch import Tensor
 from gti_train.loop.processes import world
 from gti_train.loop.state import Saving, run_name
 from gti_train.loop.training import LoopConfig, Part, StepRecord, train
+from gti_train.model.head import head_of, logits_of
 from gti_train.model.loading import best_dtype
 from gti_train.model.micro_batches import buckets
-from gti_train.model.new_rows import head_of, logits_of
 from gti_train.model.sequences import Encoded, Example, collate, encode, most_tokens
 
 if TYPE_CHECKING:

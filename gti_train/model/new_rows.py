@@ -6,7 +6,6 @@ things are ours: gradients flow to the masters from new rows that are looked up,
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from .head import SummedCrossEntropy, head_of
 from .matrices import matrices, rows_of, write_rows
 
 if TYPE_CHECKING:
@@ -53,91 +53,13 @@ class NewRows:
         model: "PreTrainedModel",
         hidden: Float[Tensor, "positions dim"],
         targets: Int[Tensor, " positions"],
+        weights: Float[Tensor, " positions"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Summed negative log-likelihood of `targets` under the model's head."""
+        """Summed negative log-likelihood of `targets` under the model's head, each times its weight (1 without)."""
         masters: Tensor = self.masters.get("output", self.masters["input"])
         if not torch.is_grad_enabled():
             hidden, masters = hidden.detach(), masters.detach()
-        return SummedCrossEntropy.apply(hidden, masters, head_of(model), self.ids, targets)
-
-
-@dataclass(frozen=True)
-class Head:
-    """logits = cap · tanh(scale · (h Wᵀ + bias) / cap); without the tanh where there is no cap."""
-
-    weight: Tensor
-    bias: Tensor | None
-    scale: float
-    cap: float | None
-
-
-def head_of(model: "PreTrainedModel") -> Head:
-    """The head as the families build it: Gemma caps its logits, Cohere and Granite scale them."""
-    config, layer = model.config.get_text_config(), model.get_output_embeddings()
-    scale = getattr(config, "logit_scale", None) or 1.0
-    scale /= getattr(config, "logits_scaling", None) or 1.0
-    return Head(layer.weight, getattr(layer, "bias", None), scale, getattr(config, "final_logit_softcapping", None))
-
-
-def logits_of(hidden: Float[Tensor, "positions dim"], head: Head) -> Float[Tensor, "positions rows"]:
-    """All logits at once, for autograd to differentiate."""
-    logits = F.linear(hidden, head.weight, head.bias) * head.scale
-    return logits if head.cap is None else head.cap * torch.tanh(logits / head.cap)
-
-
-class SummedCrossEntropy(torch.autograd.Function):
-    """Σ_t −log softmax(z_t)[target_t] by chunks of positions, z the head's logits; gradients to h and new rows.
-
-    The loss is the end of the graph, so each chunk's gradients are taken while its probabilities are at hand:
-    with e = (softmax(z) − onehot(target)) · ∂z/∂(hWᵀ), ∂h = e W and ∂E = e[:, ids]ᵀ h. No probability outlives
-    its chunk, no logit is computed twice, W itself never gets a gradient, and no gradient is filtered away.
-    `masters` is there to receive ∂E: W holds its values.
-    """
-
-    CHUNK_BYTES = 1 << 26  # of float32 logits; larger chunks fall out of the cache and gain nothing
-
-    @staticmethod
-    def forward(ctx, hidden, masters, head, ids, targets):
-        total = hidden.new_zeros((), dtype=torch.float32)
-        to_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        to_masters = torch.zeros_like(masters) if ctx.needs_input_grad[1] else None
-        contiguous = ids == list(range(ids[0], ids[0] + len(ids)))
-        columns = slice(ids[0], ids[0] + len(ids)) if contiguous else torch.tensor(ids, device=hidden.device)
-        chunk = max(16, SummedCrossEntropy.CHUNK_BYTES // (4 * head.weight.shape[0]))
-        for start in range(0, len(hidden), chunk):
-            part, target = hidden[start : start + chunk], targets[start : start + chunk, None]
-            logits = F.linear(part, head.weight, head.bias).float()
-            if head.scale != 1.0:
-                logits *= head.scale
-            slope = head.scale
-            if head.cap is not None:
-                logits = torch.tanh(logits / head.cap)
-                slope = head.scale * (1 - logits**2)
-                logits *= head.cap
-            error = F.log_softmax(logits, -1)
-            total -= error.gather(1, target).sum()
-            if to_masters is None and to_hidden is None:
-                continue
-            error.exp_().scatter_add_(1, target, error.new_full(target.shape, -1.0))
-            if head.cap is not None or head.scale != 1.0:
-                error *= slope
-            if to_masters is not None:
-                to_masters += error[:, columns].T @ part.float()
-            if to_hidden is not None:
-                to_hidden[start : start + chunk] = error.to(part.dtype) @ head.weight
-        ctx.save_for_backward(to_hidden, to_masters)
-        return total
-
-    @staticmethod
-    def backward(ctx, grad):
-        to_hidden, to_masters = ctx.saved_tensors
-        return (
-            None if to_hidden is None else to_hidden * grad.to(to_hidden.dtype),
-            None if to_masters is None else to_masters * grad,
-            None,
-            None,
-            None,
-        )
+        return SummedCrossEntropy.apply(hidden, masters, None, head_of(model), self.ids, targets, weights)
 
 
 def exact_loss(

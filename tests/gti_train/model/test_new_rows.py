@@ -6,7 +6,7 @@ import torch
 from gti_train.grounding.ground import GroundingConfig
 from gti_train.grounding.objective import Answers, answers
 from gti_train.model.attention import NAME, use_constant_past
-from gti_train.model.new_rows import Head, NewRows, SummedCrossEntropy, head_of
+from gti_train.model.new_rows import NewRows
 from gti_train.model.prefixes import Prefixes
 from tests.gti_train.grounding.grounding_cases import encoded, extended, reference_gradients, reference_loss
 
@@ -107,31 +107,6 @@ def test_padded_rows_stay_in_the_normaliser(tiny_lm):
     sequences = encoded(tokenizer, ids)
     loss, _ = loss_and_gradients(model, NewRows(model, ids), sequences, "split")
     assert loss == pytest.approx(float(reference_loss(model, sequences)), rel=2e-6)
-
-
-def test_chunks_of_positions_change_nothing(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(50, 8, generator=generator, dtype=torch.float64)
-    head, ids = Head(weight, None, 0.7, 3.0), [7, 40, 3]
-    targets = torch.randint(50, (70,), generator=generator)
-
-    def run():
-        hidden = torch.randn(70, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        masters = weight[ids].clone().requires_grad_()
-        hidden.requires_grad_()
-        SummedCrossEntropy.apply(hidden, masters, head, ids, targets).backward()
-        return hidden.grad, masters.grad
-
-    whole = run()
-    monkeypatch.setattr(SummedCrossEntropy, "CHUNK_BYTES", 1)
-    for expected, found in zip(whole, run(), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_head_as_the_families_build_it(tiny_lm):
-    model, _, _ = extended(tiny_lm(family="gemma2"))
-    assert head_of(model).cap == model.config.final_logit_softcapping
-    assert head_of(extended(tiny_lm("c", family="cohere"))[0]).scale == pytest.approx(0.0625)
 
 
 def test_an_unknown_head_takes_the_exact_path(tiny_lm, caplog):
