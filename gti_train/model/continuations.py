@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .head import Head, head_of, logits_of
 from .matrices import matrices
-from .new_rows import Head, head_of, logits_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
