@@ -17,10 +17,11 @@ _HOME = {
     "diagnose": ".analysis.diagnosis",
     "compare": ".analysis.diagnosis",
     "check": ".gate.findings",
+    "scan": ".analysis.scan",
     "EmbeddingGeometryCallback": ".training.callback",
 }
 
-__all__ = ["EmbeddingGeometryCallback", "InputError", "check", "compare", "diagnose", "open_checkpoint"]
+__all__ = ["EmbeddingGeometryCallback", "InputError", "check", "compare", "diagnose", "open_checkpoint", "scan"]
 __version__ = metadata.version("gti-diag")
 
 

@@ -134,11 +134,11 @@ def test_no_module_is_a_drawer_for_everything():
 
 def test_api_names_are_functions_even_after_their_modules_were_imported():
     code = (
-        "import gti_diag, gti_diag.analysis.diagnosis, gti_diag.checkpoint, gti_diag.gate.findings; "
+        "import gti_diag, gti_diag.analysis.diagnosis, gti_diag.analysis.scan, gti_diag.checkpoint, gti_diag.gate.findings; "
         "print([callable(getattr(gti_diag, name)) for name in gti_diag.__all__])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str([True] * 6)
+    assert done.stdout.strip() == str([True] * 7)
 
 
 def test_each_room_says_what_it_is_for():

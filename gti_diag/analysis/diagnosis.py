@@ -116,9 +116,9 @@ def diagnose(
     return canonical(
         {
             "schema": SCHEMA,
-            "checkpoint": _described(opened),
+            "checkpoint": described(opened, opened.fingerprint),
             "command": list(command),
-            "versions": _versions(),
+            "versions": versions(),
             "seed": seed,
             "tokens": {
                 "rule": parts.rule,
@@ -146,11 +146,12 @@ def _matrices(checkpoint: Checkpoint, wanted: str) -> dict[str, Matrix]:
     return {wanted: checkpoint.matrices[wanted]}
 
 
-def _described(checkpoint: Checkpoint) -> dict:
+def described(checkpoint: Checkpoint, fingerprint: str) -> dict:
+    """The `checkpoint` part of a document."""
     return {
         "path": checkpoint.path,
         "name": Path(str(checkpoint.path).rstrip("/")).name,
-        "fingerprint": checkpoint.fingerprint,
+        "fingerprint": fingerprint,
         "format": checkpoint.format,
         "tied": checkpoint.tied,
         "dtype": checkpoint.matrices["input"].kind,
@@ -159,7 +160,8 @@ def _described(checkpoint: Checkpoint) -> dict:
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The `versions` part of a document."""
     named = {name: metadata.version(name) for name in ("gti-diag", "torch", "numpy")}
     return {"python": sys.version.split()[0], **named}
 

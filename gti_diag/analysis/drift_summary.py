@@ -25,7 +25,7 @@ def drift_summary(checkpoint: Checkpoint, base: Checkpoint, name: str, groups: d
     old, new = base.matrices[name], checkpoint.matrices[name]
     if old.shape[1] != new.shape[1]:
         return {"undefined": {"groups": f"the base has {old.shape[1]} dimensions, this matrix {new.shape[1]}"}}
-    place = _places(checkpoint, base)
+    place = places(checkpoint, base)
     found: dict = {"base": base.path, "groups": {}}
     for group in groups.values():
         pairs = [(index, place[id]) for index, id in enumerate(group.ids.tolist()) if id in place]
@@ -34,7 +34,7 @@ def drift_summary(checkpoint: Checkpoint, base: Checkpoint, name: str, groups: d
     return found
 
 
-def _places(checkpoint: Checkpoint, base: Checkpoint) -> dict[int, int]:
+def places(checkpoint: Checkpoint, base: Checkpoint) -> dict[int, int]:
     """Row in the checkpoint → row of the same token in the base."""
     rows = base.matrices["input"].shape[0]
     if checkpoint.vocabulary is None or base.vocabulary is None:

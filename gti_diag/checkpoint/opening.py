@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +17,10 @@ from . import layouts
 from .far import FarFolder, place
 from .formats import ADAPTER, Weights, first_with, read_weights
 from .lazy import torch
-from .places import Folder, read_json
+from .places import Folder, read_json, whole
 from .read_adapter import COPY, adapted, adapter, replaced_rows
 from .records import SIZES, Checkpoint, Matrix, Vocabulary, bad
+from .tokenizer_files import TokenizerFiles
 from .vocabulary import read_vocabulary
 
 COMPARED_ROWS = 256  # rows read to see whether a stored head equals the input matrix
@@ -63,6 +65,7 @@ def _opened(path: str | Path, tensor: str | None, *, adapters: tuple[str, ...]) 
         notes=(*weights.notes, *notes, *tie_notes, *sorted(packed)),
         layout=layout,
         tensors=weights.tensors,
+        tokenizer=TokenizerFiles(functools.partial(_nearest, weights.folders), _text(config, "chat_template")),
         identity=_identity(weights),
     )
 
@@ -85,6 +88,16 @@ def _vocabulary(weights: Weights, file: str | None) -> Vocabulary | None:
         ):
             return found
     return None
+
+
+def _nearest(folders: tuple[Folder, ...], name: str) -> bytes | None:
+    home = first_with(folders, name)
+    return None if home is None else whole(home, name)
+
+
+def _text(config: Mapping | None, key: str) -> str | None:
+    found = (config or {}).get(key)
+    return found if isinstance(found, str) else None
 
 
 def _identity(weights: Weights) -> str | None:
@@ -244,6 +257,9 @@ def _adapter_checkpoint(
         vocabulary=vocabulary,
         tied=tied,
         sidecar=_sidecar(weights.folders, matrices["input"]) or base.sidecar,
+        tokenizer=TokenizerFiles(
+            lambda name: _nearest(weights.folders, name) or base.tokenizer.read(name), base.tokenizer.template
+        ),
         replaced=replaced_rows(found, entry, _module(entry)),
         notes=(*weights.notes, told, *base.notes, *notes),
     )

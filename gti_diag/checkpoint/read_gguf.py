@@ -147,7 +147,9 @@ def gguf_config(pairs: dict[str, Any]) -> dict[str, Any]:
     family = pairs.get("general.architecture")
     tokens = pairs.get("tokenizer.ggml.tokens")
     size = pairs.get(f"{family}.vocab_size") or (len(tokens) if isinstance(tokens, list) else None)
-    return {"model_type": family, "hidden_size": pairs.get(f"{family}.embedding_length"), "vocab_size": size}
+    template = pairs.get("tokenizer.chat_template")
+    return {"model_type": family, "hidden_size": pairs.get(f"{family}.embedding_length"), "vocab_size": size,
+            "chat_template": template if isinstance(template, str) else None}  # fmt: skip
 
 
 def gguf_vocabulary(pairs: dict[str, Any], where: str) -> Vocabulary | None:

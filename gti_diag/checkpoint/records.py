@@ -14,6 +14,7 @@ import numpy as np
 from gti_diag.errors import bad as bad
 
 from .lazy import Tensor, torch
+from .tokenizer_files import TokenizerFiles
 
 TILE = 8192
 FLOATS = {
@@ -108,19 +109,39 @@ class Checkpoint:
     layout: str | None = None
     replaced: tuple[int, ...] = ()  # rows that an adapter on this checkpoint replaces
     tensors: Mapping[str, Matrix] = field(default_factory=dict, repr=False, compare=False)
+    tokenizer: TokenizerFiles = field(default_factory=TokenizerFiles, repr=False, compare=False)
     identity: str | None = field(default=None, repr=False)  # a remote store's own content id, in place of the bytes
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the matrices (name, shape, dtype, all rows) and of the token strings."""
-        digest = hashlib.sha256()
-        if self.vocabulary is not None:
-            digest.update(json.dumps(self.vocabulary.tokens).encode())
+        digest = Fingerprint(self)
         for role, matrix in sorted(self.matrices.items()):
-            digest.update(f"{role} {matrix.name} {matrix.shape} {matrix.dtype}".encode())
-            if self.identity is not None:
-                digest.update(self.identity.encode())
-                continue
-            for tile in matrix.tiles():
-                digest.update(tile.contiguous().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+            digest.begin(role)
+            for tile in matrix.tiles() if self.identity is None else ():
+                digest.update(tile)
+        return digest.hex
+
+
+class Fingerprint:
+    """`Checkpoint.fingerprint` made along the way by whoever reads every row of every matrix, in order of their names."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint, self.digest = checkpoint, hashlib.sha256()
+        if checkpoint.vocabulary is not None:
+            self.digest.update(json.dumps(checkpoint.vocabulary.tokens).encode())
+
+    def begin(self, role: str) -> None:
+        """The next tiles are those of this matrix."""
+        matrix = self.checkpoint.matrices[role]
+        self.digest.update(f"{role} {matrix.name} {matrix.shape} {matrix.dtype}".encode())
+        if self.checkpoint.identity is not None:
+            self.digest.update(self.checkpoint.identity.encode())
+
+    def update(self, tile: Tensor) -> None:
+        if self.checkpoint.identity is None:
+            self.digest.update(tile.contiguous().view(torch.uint8).numpy().data)
+
+    @property
+    def hex(self) -> str:
+        return self.digest.hexdigest()

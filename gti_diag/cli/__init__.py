@@ -3,11 +3,11 @@
 Heavy imports happen inside the commands, so that `--help` is instant.
 """
 
-from . import analyze, gate, look  # they register their commands on the application
+from . import analyze, gate, look, scan  # they register their commands on the application
 from .app import app
 from .shell import run
 
-__all__ = ["analyze", "app", "gate", "look", "main"]
+__all__ = ["analyze", "app", "gate", "look", "main", "scan"]
 
 
 def main() -> None:

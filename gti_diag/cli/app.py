@@ -14,5 +14,5 @@ app = typer.Typer(
     with the evidence.
 
     Start here: [cyan]gti-diag analyze CKPT[/cyan] with a checkpoint folder, file or hub id.""",
-    epilog="Exit codes: 0 done or pass, 1 `check` found a regression, 2 bad usage or input, 130 interrupted. --debug (or GTI_DEBUG=1) shows the traceback of an error.",
+    epilog="Exit codes: 0 done or pass, 1 `check` or `scan --fail-on` found something, 2 bad usage or input, 130 interrupted. --debug (or GTI_DEBUG=1) shows the traceback of an error.",
 )

@@ -98,6 +98,18 @@ def spacing_norms(wide: Float[Tensor, "tokens dim"], dtype: torch.dtype) -> Floa
     return info.eps * torch.linalg.vector_norm(wide, dim=1)
 
 
+def packed_step_norms(wide: Float[Tensor, "tokens dim"], bits: int, *, block: int = 32) -> Float[Tensor, " tokens"]:
+    """½ ‖step‖₂ of each row, step = 2 max |x| / 2^bits of each block of columns: what rounding to a block format can move.
+
+    Raises: ValueError if bits is not positive.
+    Source: ggml's block formats, whose scales are about max |x| / 2^(bits − 1) of a block.
+    """
+    if bits < 1:
+        raise ValueError(f"{bits} bits: a block format has at least 1")
+    squares = sum(part.abs().amax(1).square() * part.shape[1] for part in wide.split(block, dim=1))
+    return torch.sqrt(squares) / 2**bits
+
+
 def directions(
     rows: Float[Tensor, "tokens dim"], *, centre: Float[Tensor, " dim"] | None = None
 ) -> Float[Tensor, "tokens dim"]:

@@ -1,0 +1,48 @@
+"""gti-diag scan at the terminal: parse, call, print."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from gti_diag.errors import EXIT_PASS, EXIT_REGRESSION
+
+from . import progress
+from .app import app
+from .options import Base, Checkpoint, FailOn, Json, New, Quiet, Tensor
+
+
+@app.command(epilog="Example: gti-diag scan Qwen/Qwen3-0.6B --fail-on zero,near_zero,cluster")
+def scan(
+    checkpoint: Checkpoint,
+    base: Base = None,
+    new: New = "auto",
+    tensor: Tensor = None,
+    json: Json = None,
+    fail_on: FailOn = "",
+    top: Annotated[int, typer.Option(min=1, help="Tokens shown for each finding.")] = 8,
+    quiet: Quiet = False,
+) -> None:
+    """Is every row of the vocabulary sound, new or not? Zeros, giants, copies, clusters, untrained rows, by name.
+
+    Reads each row of the input matrix and the head once, in a stream.
+    """
+    from gti_diag.analysis.scan import failing, parse_kinds
+    from gti_diag.analysis.scan import scan as scanned
+    from gti_diag.document import dumps
+    from gti_diag.files import write_text
+
+    kinds = parse_kinds(fail_on)
+    with progress.bar(quiet) as show:
+        found = scanned(
+            checkpoint, base=base, new=new, tensor=tensor, progress=show, command=["gti-diag", *sys.argv[1:]]
+        )
+    if json is not None:
+        write_text(json, dumps(found))
+    if not quiet:
+        from rich.console import Console
+
+        from gti_diag.render.scan import terminal
+
+        Console(highlight=False).print(terminal.summary(found, top=top))
+    raise typer.Exit(EXIT_REGRESSION if failing(found, kinds) else EXIT_PASS)
