@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from .errors import bad
 from .files import write_text
 from .foreign import without_secrets
-from .foreign.json_text import writable
+from .foreign.json_text import parse_json, writable
+from .foreign.limits import read_small
 
 SCHEMA = 1
 
@@ -59,18 +60,20 @@ def read(path: str | Path) -> list[dict]:
     """The analyses in an `analysis.json` or `comparison.json`.
 
     Raises:
-        InputError: no such file, not JSON, or another schema.
+        InputError: no such file, not JSON, another schema, or damaged.
     """
+    from .foreign import schemas
+
     file = Path(path)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(read_small(file), file, finite=True)
     except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: {error}") from error
+        raise bad(file, f"cannot be read ({error.strerror or error})") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else None
-        raise InputError(f"{file} has schema {found!r}, this gti-diag reads schema {SCHEMA}: run analyze again")
+        raise bad(file, f"has schema {found!r}, this gti-diag reads schema {SCHEMA}: run analyze again")
+    form = schemas.Comparison if "analyses" in content else schemas.Analysis
+    schemas.formed(form, content, file, "run analyze again")
     return content.get("analyses", [content])
 
 

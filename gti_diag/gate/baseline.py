@@ -9,7 +9,8 @@ from typing import Any
 from gti_diag.analysis.reference import load_reference
 from gti_diag.errors import InputError
 from gti_diag.files import write_text
-from gti_diag.foreign.json_text import writable
+from gti_diag.foreign.json_text import parse_json, writable
+from gti_diag.foreign.limits import read_small
 
 from .scalars import numbers
 
@@ -88,22 +89,25 @@ def read_baseline(path: str | Path) -> dict:
     """The baseline in a file.
 
     Raises:
-        InputError: no such file, not a baseline, or of another schema.
+        InputError: no such file, not a baseline, of another schema, or damaged.
     """
+    from gti_diag.foreign import schemas
+
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = parse_json(read_small(path), path, finite=True)
     except OSError as error:
         raise InputError(
             f"cannot read baseline {path}: {error.strerror or error}; make one with `gti-diag baseline`"
         ) from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise InputError(f"{path} is not a baseline: make one with `gti-diag baseline CKPT -o {path}`")
     if content.get("schema") != SCHEMA:
         raise InputError(
             f"{path} has baseline schema {content.get('schema')!r}, this gti-diag reads {SCHEMA}: renew it with `check --update`"
         )
+    schemas.formed(
+        schemas.Baseline, content, path, "make it again with `gti-diag baseline`, or renew it with `check --update`"
+    )
     return content
 
 

@@ -84,8 +84,8 @@ def check(
         options: those of `diagnose`, for a checkpoint that has yet to be analysed.
 
     Raises:
-        InputError: as `diagnose`; no new tokens to judge; a policy or baseline that cannot be used; or a baseline taken
-            under settings that make the numbers incomparable.
+        InputError: as `diagnose`; no new tokens to judge; a policy or baseline that cannot be used; a baseline taken
+            under settings that make the numbers incomparable; or no rule that applies.
     """
     rules = policy if isinstance(policy, Policy) else read_policy(policy)
     before = baseline if baseline is None or isinstance(baseline, Mapping) else read_baseline(baseline)
@@ -94,12 +94,14 @@ def check(
     notes: list[str] = []
     if before is not None:
         notes = comparable(before, found, name or "baseline")
+    tried = tuple(_findings(found, before, rules))
+    if all(finding.status == "skip" for finding in tried):
+        raise InputError(
+            f"{found['checkpoint']['path']}: nothing was checked: policy {rules.name} has no rule that applies "
+            + ("without a baseline; give --baseline" if before is None else "to it; give rules for what it has")
+        )
     return Findings(
-        checkpoint=found["checkpoint"]["path"],
-        policy=rules.name,
-        baseline=name,
-        findings=tuple(_findings(found, before, rules)),
-        notes=tuple(notes),
+        checkpoint=found["checkpoint"]["path"], policy=rules.name, baseline=name, findings=tried, notes=tuple(notes)
     )
 
 
@@ -140,7 +142,7 @@ def _findings(analysis: Mapping[str, Any], before: Mapping[str, Any] | None, pol
         for rule in policy.rules:
             if rule.matrix in (None, name):
                 _known(rule.measure, now, policy)
-                for finding in _tried(rule, now, was):
+                for finding in _tried(rule, now, None if before is None else was):
                     if finding.status == "fail":
                         finding = replace(finding, cause=likely_cause(rule.measure, now, was, matrix))
                     yield replace(finding, matrix=name)
@@ -162,8 +164,9 @@ def _verdict(name: str, matrix: Mapping[str, Any], policy: Policy, now, was) -> 
     verdict = matrix["verdict"]
     expected = f"not {', '.join(policy.verdict_not)}"
     why = "; ".join(reason["text"] for reason in verdict["reasons"])
-    got = f"{verdict['label']} ({why})" if why else str(verdict["label"])
-    if verdict["label"] not in policy.verdict_not:
+    label = verdict["label"] or "no verdict"
+    got = f"{label} ({why})" if why else label
+    if verdict["label"] is not None and verdict["label"] not in policy.verdict_not:
         return Finding("pass", name, "verdict", expected, got)
     return Finding("fail", name, "verdict", expected, got, likely_cause("verdict", now, was, matrix))
 
@@ -177,20 +180,27 @@ def _known(measure: str, now: Mapping[str, Number], policy: Policy) -> None:
     raise InputError(f"policy {policy.name}: {measure!r} is no measure of this checkpoint; {hint}")
 
 
-def _tried(rule: Rule, now: Mapping[str, Number], was: Mapping[str, Number]) -> Iterator[Finding]:
-    """One finding for each bound of a rule; the caller fills in matrix and cause."""
-    number, before = now.get(rule.measure), was.get(rule.measure)
+def _tried(rule: Rule, now: Mapping[str, Number], was: Mapping[str, Number] | None) -> Iterator[Finding]:
+    """One finding for each bound of a rule; the caller fills in matrix and cause. `was` is None without a baseline.
+
+    What a rule asks for and nobody measured fails: a gate that is open where it cannot see guards nothing.
+    """
+    number, before = now.get(rule.measure), (was or {}).get(rule.measure)
     for bound in ("min", "max", "max_drop", "max_rise", "max_change"):
         limit = getattr(rule, bound)
         if limit is None:
             continue
-        skipped = Finding("skip", "", rule.measure, f"{bound} {limit:g}", "not measured")
-        if number is None:
-            yield skipped
+        missing = Finding("fail", "", rule.measure, f"{bound} {limit:g}", "not measured")
+        if number is None and before is None:
+            yield replace(missing, status="skip" if rule.if_measured else "fail")
+        elif number is None:
+            yield replace(missing, got="not measured, but the baseline has it")
         elif bound in ("min", "max"):
             yield _placed(rule, number, window=_window(bound, limit, 0.0))
         elif before is None or before.value is None:
-            yield replace(skipped, got=f"{_text(number.value)}, nothing in a baseline to compare with")
+            nothing = f"{_text(number.value)}, nothing in a baseline to compare with"
+            kept = was is None or before is not None  # no baseline, or one in which it was undefined
+            yield replace(missing, status="skip" if kept else "fail", got=nothing)
         else:
             origin = f" (baseline {before.value:.4g}, {bound} {limit:.3g})"
             yield _placed(rule, number, window=_window(bound, limit, before.value), before=before, origin=origin)

@@ -7,6 +7,7 @@ allow_untied = false                        # a head stored apart although the c
 min = 20                                    # bounds on the value …
 max_drop = 0.25                             # … and on its change, as a share of the baseline's value
 tolerance = 0.05                            # share of the value to forgive, in place of its sampling interval
+if_measured = true                          # pass over the rule where the measure does not exist (no reference, no base)
 """
 
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 from gti_diag.analysis.verdict import LABELS
 from gti_diag.errors import InputError
+from gti_diag.foreign.limits import read_small
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,9 +41,11 @@ class Rule:
     max_rise: float | None = None
     max_change: float | None = None
     tolerance: float | None = None
+    if_measured: bool = False  # else a measure that is missing fails
 
 
 BOUNDS = tuple(field.name for field in fields(Rule) if field.name not in ("measure", "matrix"))
+LONGEST = 10**6  # bytes of a policy
 
 
 @dataclass(frozen=True)
@@ -67,39 +71,42 @@ def read_policy(name_or_path: str | Path) -> Policy:
     """
     path = SHIPPED / f"{name_or_path}.toml" if str(name_or_path) in shipped() else Path(name_or_path)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_small(path, most=LONGEST).decode("utf-8"))
     except FileNotFoundError as error:
         raise InputError(
             f"no policy {str(name_or_path)!r}: give a TOML file or one of {', '.join(shipped())}"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not TOML: {error}") from error
     verdicts = content.pop("verdict_not", [])
-    if not isinstance(verdicts, list) or not set(verdicts) <= set(LABELS):
+    if not isinstance(verdicts, list) or not all(label in LABELS for label in verdicts):
         raise InputError(f"{path}: verdict_not = {verdicts!r}: list some of {', '.join(LABELS)}")
     allow_untied = content.pop("allow_untied", True)
     if not isinstance(allow_untied, bool):
         raise InputError(f"{path}: allow_untied = {allow_untied!r}: write true or false")
     rules = tuple(_rules(path, content, ()))
+    if not rules and not verdicts and allow_untied:
+        raise InputError(f"{path} asks for nothing: give it a rule such as [new.dispersion_ratio], or verdict_not")
     return Policy(path.stem, tuple(verdicts), allow_untied, rules)
 
 
 def _rules(path: Path, table: Mapping[str, Any], above: tuple[str, ...]) -> Iterator[Rule]:
+    from gti_diag.foreign import schemas
+
     bounds = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
     if bounds:
         where = ".".join(above)
         if len(above) < 2:
             key = next(iter(bounds))
             raise InputError(f"{path}: unknown setting {'.'.join((*above, key))!r}: rules go under [GROUP.MEASURE]")
-        for key, value in bounds.items():
+        for key in bounds:
             if key not in BOUNDS:
                 raise InputError(f"{path}: [{where}] has no bound {key!r}: use {', '.join(BOUNDS)}")
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-                raise InputError(f"{path}: [{where}] {key} = {value!r} is not a number")
-            if key not in ("min", "max") and value < 0:
-                raise InputError(f"{path}: [{where}] {key} = {value} is a share: write 0 or more")
+        schemas.formed(schemas.Bounds, bounds, f"{path}: [{where}]", "bounds are numbers, shares of 0 or more")
+        if not bounds.keys() & {"min", "max", "max_drop", "max_rise", "max_change"}:
+            raise InputError(f"{path}: [{where}] bounds nothing: give it min, max, max_drop, max_rise or max_change")
         matrix = above[0] if above[0] in MATRICES else None
         yield Rule(".".join(above[1:] if matrix else above), matrix, **bounds)
     for key, value in table.items():

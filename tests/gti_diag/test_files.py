@@ -59,7 +59,7 @@ def test_two_writers_of_one_folder_never_mix(tmp_path):
         thread.start()
     while any(thread.is_alive() for thread in threads):
         if (tmp_path / "analysis.json").exists():
-            assert document.read(tmp_path / "analysis.json")[0] in documents
+            assert json.loads((tmp_path / "analysis.json").read_text()) in documents
     assert [path.name for path in tmp_path.iterdir()] == ["analysis.json"]
 
 

@@ -74,6 +74,21 @@ def test_the_action_fails_on_a_regression_and_hands_extra_options_on(place):
     assert "❌" in (place / "summary").read_text()
 
 
+def test_all_lines_of_args_are_read(place):
+    done = act(place, checkpoint="bad.json", args="--quiet\n--json\nfindings.json\n", python=sys.executable)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (place / "findings.json").exists()
+
+
+@pytest.mark.parametrize(
+    "inputs", [{"checkpoint": "--help"}, {"checkpoint": "good ckpt.json", "base": "--help", "policy": "--help"}]
+)
+def test_no_input_is_taken_for_an_option(place, inputs):
+    done = act(place, **inputs, python=sys.executable)
+    assert done.returncode == 2
+    assert "--help" in done.stderr
+
+
 def test_the_action_does_not_run_what_its_inputs_say(place):
     done = act(place, checkpoint="$(touch owned)", policy="`touch owned`", python=sys.executable)
     assert done.returncode == 2

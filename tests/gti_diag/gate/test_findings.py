@@ -45,11 +45,18 @@ def test_the_shipped_policies_pass_a_healthy_checkpoint_and_themselves_as_baseli
         ("verdict_not = ['ill']", "list some of collapsed"),
         ("allow_untied = 'no'", "write true or false"),
         ("[new.effective_rank]\nminimum = 2", r"\[new.effective_rank\] has no bound 'minimum'"),
-        ("[new.effective_rank]\nmin = 'two'", "min = 'two' is not a number"),
-        ("[new.effective_rank]\nmax_drop = -0.1", "is a share: write 0 or more"),
+        ("[new.effective_rank]\nmin = 'two'", "min is 'two', it should be a number"),
+        ("[new.effective_rank]\nmax_drop = -0.1", "shares of 0 or more"),
         ("verdicts = []", "unknown setting 'verdicts'"),
         ("[new]\nmin = 3", "unknown setting 'new.min'"),
         ("[new.", "is not TOML"),
+        ("[new.effective_rank]\nmin = inf", "it should be a finite number"),
+        ("[new.effective_rank]\nmax_drop = nan", "max_drop"),
+        ("[new.effective_rank]\nmin = true", "it should be a number"),
+        ("[new.effective_rank]\ntolerance = 0.1", "bounds nothing"),
+        ("verdict_not = [[]]", "list some of collapsed"),
+        ("allow_untied = true", "asks for nothing"),
+        ("", "asks for nothing"),
     ],
 )
 def test_a_policy_that_says_nothing_clear_is_refused(tmp_path, text, message):
@@ -122,6 +129,60 @@ def test_without_a_baseline_rules_on_change_are_skipped_not_passed():
     found = gate.check(HEALTHY)
     assert found.passed
     assert {f.measure for f in found.findings if f.status == "skip"} >= {"rsa.pearson", "text.norm.mean"}
+
+
+@pytest.mark.parametrize("measure", ["rsa.pearson", "drift.text.mean_relative"])
+@pytest.mark.parametrize("bound", ["min = 0.1", "max_drop = 0.5"])
+def test_a_rule_on_what_nobody_measured_fails_unless_it_says_otherwise(tmp_path, measure, bound):
+    blind = copy.deepcopy(HEALTHY)
+    blind["matrices"]["input"] |= {"rsa": None, "drift": None}
+    rules = f"verdict_not = ['collapsed']\n[{measure}]\n{bound}"
+    assert only_failure(gate.check(blind, policy=policy(tmp_path, rules))).got == "not measured"
+    found = gate.check(blind, policy=policy(tmp_path, rules + "\nif_measured = true"))
+    assert [f.status for f in found.findings] == ["pass", "skip"]
+
+
+def test_what_a_baseline_lacks_or_has_alone_fails(tmp_path):
+    rules = policy(tmp_path, "[new.mean_cosine]\nmax_change = 0.5")
+    without = baseline(HEALTHY)
+    del without["matrices"]["input"]["measures"]["new.mean_cosine"]
+    assert "nothing in a baseline" in only_failure(gate.check(HEALTHY, baseline=without, policy=rules)).got
+    blind = copy.deepcopy(HEALTHY)
+    blind["matrices"]["input"]["drift"] = None
+    rules = policy(tmp_path, "[drift.text.moved]\nmax_rise = 0\nif_measured = true")
+    gone = only_failure(gate.check(blind, baseline=baseline(HEALTHY), policy=rules))
+    assert gone.got == "not measured, but the baseline has it"
+
+
+def test_a_check_of_nothing_is_an_error(tmp_path):
+    with pytest.raises(InputError, match=r"nothing was checked.* give --baseline"):
+        gate.check(HEALTHY, policy=policy(tmp_path, "[new.dispersion]\nmax_drop = 0.1"))
+
+
+def test_no_verdict_is_no_pass():
+    untold = analysis()
+    untold["matrices"]["input"]["verdict"]["label"] = None
+    assert only_failure(gate.check(untold)).got.startswith("no verdict (")
+
+
+@pytest.mark.parametrize(
+    "spoil,message",
+    [
+        (lambda m: m["input"].update(measures={}), "matrices.input.measures is empty"),
+        (lambda m: m.clear(), "matrices is empty"),
+        (lambda m: m["input"]["measures"]["rsa.pearson"].update(noise=math.inf), "Infinity is not a number"),
+        (lambda m: m["input"]["measures"]["rsa.pearson"].update(noise=-1), "noise is -1"),
+        (lambda m: m["input"]["measures"]["rsa.pearson"].update(value="0.4"), "value is '0.4', it should be a number"),
+        (lambda m: m["input"]["measures"]["rsa.pearson"].update(slack=1), "a key .*slack' that it must not have"),
+        (lambda m: m["input"]["measures"]["rsa.pearson"].update(value=10**400), "a number of 401 digits"),
+    ],
+)
+def test_a_spoilt_baseline_is_refused(tmp_path, spoil, message):
+    before = baseline(HEALTHY)
+    spoil(before["matrices"])
+    (tmp_path / "baseline.json").write_text(json.dumps(before))
+    with pytest.raises(InputError, match=message):
+        gate.check(HEALTHY, baseline=tmp_path / "baseline.json")
 
 
 def test_no_new_tokens_is_no_pass():
@@ -242,7 +303,7 @@ def test_another_reference_under_the_same_name_is_noticed(tmp_path):
     "content,message",
     [
         ("{}", "is not a baseline: make one with"),
-        ("[", "is not JSON"),
+        ("[", "is not usable JSON"),
         (json.dumps({"kind": "gti-diag baseline", "schema": 99}), "baseline schema 99, this gti-diag reads 1"),
     ],
 )

@@ -37,7 +37,7 @@ def test_dumps_keeps_a_row_of_numbers_on_one_line():
 
 
 def test_read_returns_what_was_written(tmp_path):
-    one = {"schema": 1, "x": 1}
+    one = {"schema": 1, "checkpoint": {"path": "runs/x"}, "matrices": {"input": {"groups": {}}}, "x": 1}
     document.write_json([one], tmp_path / "analysis.json")
     document.write_json([one, one], tmp_path / "comparison.json")
     assert document.read(tmp_path / "analysis.json") == [one]
@@ -46,7 +46,12 @@ def test_read_returns_what_was_written(tmp_path):
 
 @pytest.mark.parametrize(
     "content,words",
-    [("{", "is not JSON"), ("[]", "schema None"), ('{"schema": 99}', "schema 99, this gti-diag reads schema 1")],
+    [
+        ("{", "is not usable JSON"),
+        ('{"schema": 1}', "lacks checkpoint; run analyze again"),
+        ("[]", "schema None"),
+        ('{"schema": 99}', "schema 99, this gti-diag reads schema 1"),
+    ],
 )
 def test_read_refuses_other_files(tmp_path, content, words):
     (tmp_path / "a.json").write_text(content)
@@ -55,7 +60,7 @@ def test_read_refuses_other_files(tmp_path, content, words):
 
 
 def test_read_names_a_missing_file(tmp_path):
-    with pytest.raises(InputError, match=r"cannot read .*gone\.json"):
+    with pytest.raises(InputError, match=r"gone\.json: cannot be read"):
         document.read(tmp_path / "gone.json")
 
 
