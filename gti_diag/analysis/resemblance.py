@@ -20,6 +20,7 @@ PERMUTATIONS, PERMUTATIONS_OF_MANY = 999, 119  # the least p is 0.001, and 0.008
 EXACT_TOKENS = 2048  # rank statistics are resampled up to here: memory and time grow with the square
 OVERLAP_K = 10
 OVERLAP_TOKENS = 2048  # neighbours are searched among this many evenly chosen tokens
+ENOUGH = 20  # draws that reach the observed value: p is then above 0.02 for certain, and the verdict asks for 0.01
 LEAST_ORDERS = 200  # tokens that can be permuted in fewer ways cannot reach the p of 0.01 that a verdict asks for
 FEWEST = 4  # three tokens have three pairs: no correlation worth the name
 
@@ -127,5 +128,5 @@ def _statistic(
         entry.undefined["p_value"] = f"{n} tokens have {orders} orders only: no agreement could be told from chance"
         return
     draws = PERMUTATIONS_OF_MANY if many else PERMUTATIONS
-    entry.add("p_value", lambda: rsa.mantel_test(rows, vectors, statistic=statistic, permutations=draws, within=within,
-                                                 generator=generator("mantel")).p_value)  # fmt: skip
+    entry.add("p_value", lambda: rsa.mantel_test(rows, vectors, statistic=statistic, permutations=draws, enough=ENOUGH,
+                                                 within=within, generator=generator("mantel")).p_value)  # fmt: skip

@@ -17,7 +17,7 @@ geometry; a space in which all pairs are equally far apart cannot be correlated 
 (bfloat16 as bfloat16): the arithmetic is float64 throughout.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -26,14 +26,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .alignment import Rows, Space, cross_square, paired, square
+from .permute import pair_products
 from .spearman import rank_sums, ranks_permuted, ranks_reweighted
 from .tiles import one_thread_each, workers
 
 Statistic = Callable[..., float]
+Permuted = Callable[[Tensor], Tensor]  # orders (samples × tokens) -> the statistic of each
 
 CONSTANT = 1e-12  # a sum of squares below this share of its terms is rounding only
 JACKKNIFE_TOKENS = 512  # up to here tokens are also left out one by one, which sees more of a small sample's spread
 BATCH = 1 << 23  # numbers held at a time while tokens are permuted or redrawn
+PICK = 10  # picking a pair takes as long as so many multiply-adds
+FLOAT64_PICKED = 128  # more tokens than this are picked in float32, which their caches hold
 FLOAT64_TOKENS = 4096  # more tokens than this are permuted and redrawn in float32: a null needs few digits
 
 
@@ -88,6 +92,7 @@ def mantel_test(
     *,
     statistic: Statistic = pearson_rsa,
     permutations: int = 999,
+    enough: int | None = None,
     generator: torch.Generator,
     within: Int[Tensor, " _tokens"] | None = None,
 ) -> MantelResult:
@@ -95,13 +100,17 @@ def mantel_test(
 
     A permutation moves whole tokens (rows and columns of the dissimilarity matrix together). `within` holds a label for each token and
     restricts shuffling to tokens of equal label: with levels of a semantic ID it asks for agreement beyond "same level".
-    `statistic` is any function of two row matrices; `pearson_rsa`, `spearman_rsa` and `rho_a` are prepared once and then cost one
-    product for each permutation. With fewer than 7 tokens there are too few distinct permutations for a small p.
+    With `enough`, drawing stops at the draw l that is the so-manieth to reach the observed value, and p = enough / l: as uniform under
+    the null as the fixed number, at a fraction of the draws where nothing is there. The result says how many were drawn.
+    `statistic` is any function of two row matrices; `pearson_rsa`, `spearman_rsa` and `rho_a` are prepared once and then cost
+    tokens^2 / 2 picks or one product for each permutation. With fewer than 7 tokens there are too few distinct permutations for a
+    small p.
 
     Raises: ValueError for no permutations, labels of the wrong length or under which nothing can move, or as the statistic does.
-    Source: Mantel 1967, Cancer Research 27(2):209; the p-value of Phipson & Smyth 2010, doi 10.2202/1544-6115.1585.
+    Source: Mantel 1967, Cancer Research 27(2):209; the p-value of Phipson & Smyth 2010, doi 10.2202/1544-6115.1585, and for `enough` of
+        Besag & Clifford 1991, doi 10.1093/biomet/78.2.301.
     """
-    if permutations < 1:
+    if permutations < 1 or (enough is not None and enough < 1):
         raise ValueError("a permutation test needs at least one permutation")
     labels = torch.zeros(len(y), dtype=torch.long) if within is None else within.cpu()
     if len(labels) != len(y):
@@ -109,16 +118,27 @@ def mantel_test(
     if len(labels.unique()) == len(labels):
         raise ValueError("every token has a label of its own in `within`: there is nothing to permute")
     first, second = (rows if isinstance(rows, Space) else Space(rows, name) for rows, name in ((x, "x"), (y, "y")))
-    orders = torch.stack([_permutation(labels, generator) for _ in range(permutations)]).to(second.rows.device)
-    if statistic in _PERMUTED:
-        observed, null = _PERMUTED[statistic](first, second, orders)
-    else:
-        observed = statistic(first.rows, second.rows)
-        null = torch.tensor([statistic(first.rows, second.rows[order]) for order in orders])
-    null = null.double()
-    reached = int((null >= observed - 1e-12 * max(1.0, abs(observed))).sum())  # rounding must not hide the identity
-    spread = null.std(correction=0).item()
-    return MantelResult(observed, (1 + reached) / (1 + permutations), null.mean().item(), spread, permutations)
+    observed, permuted = _PERMUTED.get(statistic, partial(_any_permuted, statistic))(first, second)
+    # Rounding must not hide the identity, nor an order that changes nothing.
+    bar = observed - (1e-12 if len(y) <= FLOAT64_PICKED else 1e-6) * max(1.0, abs(observed))
+    null = torch.empty(0, dtype=torch.float64)
+    for size in [permutations] if enough is None else _growing(permutations):
+        orders = torch.stack([_permutation(labels, generator) for _ in range(size)]).to(second.rows.device)
+        null = torch.cat([null, permuted(orders).double().cpu()])
+        reached = (null >= bar).cumsum(0)
+        if enough is not None and reached[-1] >= enough:
+            null = null[: int((reached < enough).sum()) + 1]
+            break
+    count, drawn = int((null >= bar).sum()), len(null)
+    p_value = count / drawn if count == enough else (1 + count) / (1 + drawn)
+    return MantelResult(observed, p_value, null.mean().item(), null.std(correction=0).item(), drawn)
+
+
+def _growing(total: int, first: int = 64) -> Iterator[int]:
+    """Sizes of batches that double until they sum to `total`."""
+    while total > 0:
+        yield min(first, total)
+        total, first = total - first, 2 * first
 
 
 def rsa_interval(
@@ -218,6 +238,7 @@ class _Pearson:
         means = [space.halves.mean() for space in spaces]
         self.constant = 4 * n * n / (n - 1) * (means[0] * means[1]).item()
         self.a, self.b = (space.halves - mean for space, mean in zip(spaces, means, strict=True))
+        self.shift = [-2 * mean / (n - 1) for mean in means]  # d_ij - mean d = a_i + a_j - r_i . r_j + shift
 
     @property
     def observed(self) -> float:
@@ -225,6 +246,21 @@ class _Pearson:
         return (moved - self.constant) / self.scale
 
     def permuted(self, orders: Int[Tensor, "samples tokens"]) -> Float[Tensor, " samples"]:
+        """By picking pairs, tokens² / 2 for each order, or by products, tokens · dim_x · dim_y: whichever is less work."""
+        n, both = len(self.a), self.r.shape[1] * self.s.shape[1]
+        if PICK * n < both and n <= FLOAT64_TOKENS:
+            return self._picked(orders)
+        return self._multiplied(orders)
+
+    def _picked(self, orders: Int[Tensor, "samples tokens"]) -> Float[Tensor, " samples"]:
+        dtype = torch.float64 if len(self.a) <= FLOAT64_PICKED else torch.float32
+        fixed, moving = (  # dissimilarities of mean 0 over the pairs: rounding is then relative to their spread
+            (half[:, None] + half - rows @ rows.T + shift).to(dtype)
+            for rows, half, shift in ((self.r, self.a, self.shift[0]), (self.s, self.b, self.shift[1]))
+        )
+        return 2 * pair_products(fixed, moving, orders) / self.scale
+
+    def _multiplied(self, orders: Int[Tensor, "samples tokens"]) -> Float[Tensor, " samples"]:
         r, s, a, b = self.r, self.s, self.a, self.b
         if r.shape[1] < s.shape[1]:  # permuting the narrower space the other way round is cheaper
             r, s, a, b, orders = s, r, b, a, orders.argsort(1)
@@ -242,9 +278,16 @@ class _Pearson:
         return (torch.cat(found) - self.constant) / self.scale
 
 
-def _pearson_permuted(x: Rows, y: Rows, orders: Tensor) -> tuple[float, Tensor]:
+def _pearson_permuted(x: Rows, y: Rows) -> tuple[float, Permuted]:
     pearson = _Pearson(x, y)
-    return pearson.observed, pearson.permuted(orders)
+    return pearson.observed, pearson.permuted
+
+
+def _any_permuted(statistic: Statistic, x: Space, y: Space) -> tuple[float, Permuted]:
+    def permuted(orders: Tensor) -> Tensor:
+        return torch.tensor([statistic(x.rows, y.rows[order]) for order in orders])
+
+    return statistic(x.rows, y.rows), permuted
 
 
 def _pearson_reweighted(x: Rows, y: Rows, weights: Float[Tensor, "samples tokens"]) -> tuple[Tensor, float]:
@@ -292,8 +335,8 @@ def _pair_variance(influence: Float[Tensor, " tokens"], squares: float) -> float
     return max(residual, 0.0) / (n * (n - 3) / 2) / (n * (n - 1) / 2)
 
 
-def _ranks_permuted(x: Rows, y: Rows, orders: Tensor, *, broken_ties: bool) -> tuple[float, Tensor]:
-    return ranks_permuted(*_prepared(x, y), orders, broken_ties=broken_ties)
+def _ranks_permuted(x: Rows, y: Rows, *, broken_ties: bool) -> tuple[float, Permuted]:
+    return ranks_permuted(*_prepared(x, y), broken_ties=broken_ties)
 
 
 def _ranks_reweighted(x: Rows, y: Rows, weights: Tensor, *, broken_ties: bool) -> tuple[Tensor, float]:
@@ -301,7 +344,7 @@ def _ranks_reweighted(x: Rows, y: Rows, weights: Tensor, *, broken_ties: bool) -
     return values, _pair_variance(influence.sum(1), influence.square().sum().item() / 2)
 
 
-_PERMUTED: dict[Statistic, Callable[[Space, Space, Tensor], tuple[float, Tensor]]] = {
+_PERMUTED: dict[Statistic, Callable[[Space, Space], tuple[float, Permuted]]] = {
     pearson_rsa: _pearson_permuted,
     spearman_rsa: partial(_ranks_permuted, broken_ties=False),
     rho_a: partial(_ranks_permuted, broken_ties=True),

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .permute import pair_products
 from .tiles import one_thread_each, workers
 
 Offsets = Float[Tensor, "tokens _"]
@@ -20,8 +21,8 @@ Offsets = Float[Tensor, "tokens _"]
 TIE = 2.0**-44
 EXACT_PAIRS = 1 << 23  # up to here (4,096 tokens) sorting takes seconds; above, pairs are streamed
 BINS = 1 << 17  # bins of the range; their counts and sums stay in a core's cache
-FLOAT64_TOKENS = 512  # more tokens than this are permuted in float32: the null is a histogram, not a last digit
-RERANKED_TOKENS = 512  # more tokens than this are redrawn to first order: they hardly leave it
+FLOAT64_TOKENS = 128  # more tokens than this are permuted in float32: the null is a histogram, not a last digit
+RERANKED_TOKENS = 128  # more tokens than this are redrawn to first order: bounds then move by under 1 % of the interval
 UNEVEN = 1e-8  # sum of cubed bin shares above which bins are too coarse for these dissimilarities
 PILOT = 1024  # evenly spaced tokens whose pairs show the range of dissimilarities
 ROWS, COLUMNS = 256, 4096  # a tile holds 2^20 pairs, so that counts and rank sums share one 64-bit integer:
@@ -104,27 +105,19 @@ def ranked(offsets: Offsets, name: str) -> Ranked:
 
 
 def ranks_permuted(
-    r: Offsets, s: Offsets, orders: Int[Tensor, "samples tokens"], *, broken_ties: bool
-) -> tuple[float, Float[Tensor, " samples"]]:
+    r: Offsets, s: Offsets, *, broken_ties: bool
+) -> tuple[float, Callable[[Int[Tensor, "samples tokens"]], Float[Tensor, " samples"]]]:
     """A rank statistic, and its values when the tokens of `s` are permuted: ranks move with their pairs, none is taken again."""
     n, (first, second) = len(r), (space.ranks for space in _both(ranked, r, s))
     dtype = torch.float64 if n <= FLOAT64_TOKENS else torch.float32
     fixed, moving = (_symmetric(ranks, n).to(dtype) for ranks in (first, second))
-    local = threading.local()
-
-    def product(order: Tensor) -> Tensor:
-        if not hasattr(local, "buffers"):
-            local.buffers = torch.empty_like(fixed), torch.empty_like(fixed)
-        rows, moved = local.buffers
-        torch.index_select(moving, 0, order, out=rows)
-        torch.index_select(rows, 1, order, out=moved)
-        return fixed.view(-1) @ moved.view(-1)
-
-    with one_thread_each(workers(r.device)) as pool:
-        products = torch.stack(list(pool.map(product, [torch.arange(n, device=r.device), *orders]))).double()
     pairs, squares = n * (n - 1) / 2, (first.square().mean(), second.square().mean())
-    values = _statistic(products / 2 / pairs, *squares, pairs=pairs, broken_ties=broken_ties)
-    return values[0].item(), values[1:]
+
+    def permuted(orders: Tensor) -> Tensor:
+        products = pair_products(fixed, moving, orders)
+        return _statistic(products / pairs, *squares, pairs=pairs, broken_ties=broken_ties)
+
+    return permuted(torch.arange(n, device=r.device)[None]).item(), permuted
 
 
 def ranks_reweighted(

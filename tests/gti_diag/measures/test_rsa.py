@@ -215,17 +215,52 @@ def test_prepared_permutations_equal_permuted_rows(statistic):
     x, y = related(30)
     orders = torch.stack([torch.randperm(30, generator=seeded(seed)) for seed in range(4)])
     for first, second in ((x, y), (y, x)):  # the wider space second, too
-        observed, null = rsa._PERMUTED[statistic](first, second, orders)
+        observed, permuted = rsa._PERMUTED[statistic](first, second)
         assert observed == pytest.approx(statistic(first, second), abs=1e-12)
-        assert null.tolist() == pytest.approx([statistic(first, second[order]) for order in orders], abs=1e-12)
+        assert permuted(orders).tolist() == pytest.approx(
+            [statistic(first, second[order]) for order in orders], abs=1e-12
+        )
 
 
-def test_float32_permutations_of_ranks_are_close(monkeypatch):
-    x, y = related(80)
-    orders = torch.stack([torch.randperm(80, generator=seeded(seed)) for seed in range(4)])
-    wanted = rsa._PERMUTED[spearman_rsa](x, y, orders)[1]
-    monkeypatch.setattr(spearman, "FLOAT64_TOKENS", 10)
-    assert rsa._PERMUTED[spearman_rsa](x, y, orders)[1].tolist() == pytest.approx(wanted.tolist(), abs=1e-6)
+@pytest.mark.parametrize("statistic, module, limit", [
+    (pearson_rsa, rsa, "FLOAT64_PICKED"), (spearman_rsa, spearman, "FLOAT64_TOKENS"),
+])  # fmt: skip
+def test_float32_permutations_are_close(monkeypatch, statistic, module, limit):
+    x, y = related(150)
+    orders = torch.stack([torch.randperm(150, generator=seeded(seed)) for seed in range(4)])
+    monkeypatch.setattr(rsa, "PICK", 0)
+    monkeypatch.setattr(module, limit, 1000)
+    wanted = rsa._PERMUTED[statistic](x, y)[1](orders)
+    monkeypatch.setattr(module, limit, 10)
+    assert rsa._PERMUTED[statistic](x, y)[1](orders).tolist() == pytest.approx(wanted.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("pick", [0, 10**9])
+def test_picked_and_multiplied_permutations_agree(monkeypatch, pick):
+    """More than one block of rows, levels that differ, and a common direction that float32 must not drown in."""
+    x, y = related(300)
+    x, y = x + 30, y + torch.arange(3).repeat_interleave(100)[:, None]
+    orders = torch.stack([torch.randperm(300, generator=seeded(seed)) for seed in range(3)])
+    monkeypatch.setattr(rsa, "PICK", pick)
+    found = rsa._PERMUTED[pearson_rsa](x, y)[1](orders)
+    assert found.tolist() == pytest.approx([pearson_rsa(x, y[order]) for order in orders], abs=2e-6)
+
+
+def test_sequential_permutations_stop_at_the_deciding_draw():
+    x, y = related(20, shared=0.0)
+    every = mantel_test(x, y, permutations=400, generator=seeded())
+    found = mantel_test(x, y, permutations=400, enough=10, generator=seeded())
+    assert every.p_value > 0.1 and found.permutations < 400
+    assert found.p_value == 10 / found.permutations
+    one_less = mantel_test(x, y, permutations=found.permutations - 1, generator=seeded())
+    assert one_less.p_value == 10 / found.permutations  # (1 + 9) / (1 + draws): the last draw was the tenth
+
+
+def test_sequential_permutations_take_all_draws_for_what_is_there():
+    x, y = related(20)
+    found = mantel_test(x, y, permutations=150, enough=10, generator=seeded())
+    assert found == mantel_test(x, y, permutations=150, generator=seeded())
+    assert found.permutations == 150
 
 
 def test_mantel_within_levels_moves_tokens_of_a_level_only():
@@ -268,21 +303,24 @@ def test_any_statistic_can_be_permuted():
     assert double.null_std == pytest.approx(2 * single.null_std)
 
 
-@pytest.mark.parametrize("statistic", [pearson_rsa, spearman_rsa])
-def test_mantel_p_is_uniform_where_spaces_are_unrelated(statistic):
+@pytest.mark.parametrize("statistic, enough", [(pearson_rsa, None), (spearman_rsa, None), (pearson_rsa, 8)])
+def test_mantel_p_is_uniform_where_spaces_are_unrelated(statistic, enough):
     p = []
-    for seed in range(150):
+    for seed in range(300):
         x, y = related(12, seed, shared=0.0)
-        p.append(mantel_test(x, y, statistic=statistic, permutations=39, generator=seeded(seed)).p_value)
-    grid = np.arange(1, 41) / 40
+        found = mantel_test(x, y, statistic=statistic, permutations=39, enough=enough, generator=seeded(seed))
+        p.append(found.p_value)
+    grid = np.unique(np.round(p, 9))  # a p-value is uniform on the values that it can take
     reached = np.array([np.mean(np.array(p) <= value + 1e-9) for value in grid])
-    assert np.abs(reached - grid).max() < 1.63 / 150**0.5  # Kolmogorov-Smirnov at the 1 % level
+    assert np.abs(reached - grid).max() < 1.63 / 300**0.5  # Kolmogorov-Smirnov at the 1 % level
 
 
 def test_mantel_refuses():
     x, y = related(6)
     with pytest.raises(ValueError, match="at least one permutation"):
         mantel_test(x, y, permutations=0, generator=seeded())
+    with pytest.raises(ValueError, match="at least one permutation"):
+        mantel_test(x, y, enough=0, generator=seeded())
     with pytest.raises(ValueError, match="5 labels for 6 tokens"):
         mantel_test(x, y, generator=seeded(), within=torch.zeros(5, dtype=torch.long))
     with pytest.raises(ValueError, match="nothing to permute"):
