@@ -28,6 +28,13 @@ def remedies() -> dict[str, Remedy]:
     return {name: Remedy(**fields) for name, fields in tomllib.loads(text).items()}
 
 
-def remedy(name: str, path: str) -> dict[str, str]:
-    """`{"cause", "action", "verify"}` for a checkpoint at `path`."""
-    return {key: text.replace("{path}", shlex.quote(path)) for key, text in asdict(remedies()[name]).items()}
+def remedy(name: str, path: str, **words: str) -> dict[str, str]:
+    """`{"cause", "action", "verify"}` for a checkpoint at `path`, with `{word}` replaced by each of `words`."""
+    filled = {"path": shlex.quote(path), **words}
+    return {key: _filled(text, filled) for key, text in asdict(remedies()[name]).items()}
+
+
+def _filled(text: str, words: dict[str, str]) -> str:
+    for name, word in words.items():
+        text = text.replace(f"{{{name}}}", word)
+    return text

@@ -1,6 +1,8 @@
 """The health of every row of a checkpoint, new or not: the scan document."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from gti_diag.checkpoint import Checkpoint, open_checkpoint
 from gti_diag.checkpoint.records import Fingerprint
 from gti_diag.document import SCHEMA, canonical
 from gti_diag.errors import InputError
+from gti_diag.measures import norm_gap
 from gti_diag.tokens.groups import Partition, partition
 from gti_diag.tokens.readable import display
 from gti_diag.tokens.unused import NAMED, NAMELESS, reserved
@@ -77,8 +80,8 @@ def scan(
                     "dtype": side.matrix.packing or side.matrix.kind,
                     "shape": side.matrix.shape,
                     "rows": side.matrix.shape[0],
-                    "norms": norms(side),
-                    "findings": [names.told(finding, opened.path) for finding in found[role]],
+                    "norms": distribution(side),
+                    "findings": [names.told(finding, side.facts.norms, opened.path) for finding in found[role]],
                     "undefined": side.undefined,
                 }
                 for role, side in rows.items()
@@ -94,6 +97,7 @@ class Names:
     def __init__(self, checkpoint: Checkpoint, parts: Partition) -> None:
         self.vocabulary = checkpoint.vocabulary
         self.tokenizer = checkpoint.tokenizer
+        self.rule = "head" if "output" in checkpoint.matrices else "mean"
         self.count = max(matrix.shape[0] for matrix in checkpoint.matrices.values())
         self.strings = display(checkpoint.vocabulary, self.count)
         fresh = [group.ids for name, group in parts.groups.items() if name not in ("text", "reserved")]
@@ -106,7 +110,7 @@ class Names:
         """Ids of rows that no text trains: padding, and placeholders."""
         return torch.tensor(sorted(id for id in self.idle if id < rows), dtype=torch.long)
 
-    def told(self, finding: Finding, path: str) -> dict[str, Any]:
+    def told(self, finding: Finding, norms: Tensor, path: str) -> dict[str, Any]:
         """One finding of the document."""
         special = self.vocabulary.special if self.vocabulary is not None else frozenset()
         return {
@@ -114,8 +118,9 @@ class Names:
             "count": len(finding.ids),
             "ids": finding.ids,
             "tokens": [self.strings[id] for id in finding.ids],
+            "norms": [norm if math.isfinite(norm) else None for norm in norms[finding.ids].tolist()],
             "evidence": finding.evidence,
-            **remedy(finding.kind, path),
+            **remedy(finding.kind, path, rule=self.rule),
             "special": [id for id in finding.ids if id in special],
             "chat_template": [id for id in finding.ids if self._in_template(id)],
             "padding": [id for id in finding.ids if self.idle.get(id) == NAMELESS],
@@ -138,11 +143,11 @@ class Names:
         return [id for id in ids if self.idle.get(id) != NAMELESS and encode(self.strings[id]) == [id]]
 
 
-def norms(side: MatrixFacts) -> dict[str, Any]:
-    """Their distribution on a logarithmic scale; zeros and rows that are not finite are counted apart."""
+def distribution(side: MatrixFacts) -> dict[str, Any]:
+    """Of the norms, on a logarithmic scale, with the gaps; zeros and rows that are not finite are left out."""
     values = side.facts.norms[side.positive]
     if not len(values):
-        return {"median": None, "min": None, "max": None, "histogram": None}
+        return {"median": None, "min": None, "max": None, "gaps": {}, "histogram": None}
     logs = values.log10()
     low, high = float(logs.min()), float(logs.max())
     if high - low < 1e-6:
@@ -153,8 +158,13 @@ def norms(side: MatrixFacts) -> dict[str, Any]:
         "median": float(values.median()),
         "min": float(values.min()),
         "max": float(values.max()),
+        "gaps": {"near_zero": _gap(norm_gap.low_gap(values)), "giant": _gap(norm_gap.high_gap(values))},
         "histogram": {"log10_edges": edges, "counts": counts.long()},
     }
+
+
+def _gap(gap: norm_gap.Gap | None) -> dict[str, float] | None:
+    return None if gap is None else asdict(gap)
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:

@@ -69,7 +69,9 @@ def _not_finite(rows: MatrixFacts) -> Iterator[Finding]:
 def _zero(rows: MatrixFacts) -> Iterator[Finding]:
     ids = ids_where(rows.facts.norms == 0)
     if ids:
-        yield Finding("zero", ids, f"{len(ids):,} of {rows.matrix.shape[0]:,} rows are exactly zero")
+        yield Finding(
+            "zero", ids, f"{len(ids):,} of {rows.matrix.shape[0]:,} rows {'are' if len(ids) > 1 else 'is'} exactly zero"
+        )
 
 
 def _near_zero(rows: MatrixFacts) -> Iterator[Finding]:
@@ -99,7 +101,7 @@ def _copies(rows: MatrixFacts) -> Iterator[Finding]:
 def _clusters(rows: MatrixFacts) -> Iterator[Finding]:
     facts = rows.facts
     heads = rows.positive & (facts.first_equal == torch.arange(len(facts.norms)))  # one of each distinct row
-    heads &= facts.norms < _below_giants(rows)
+    heads &= _ordinary(rows)
     ids = heads.nonzero()[:, 0]
     if len(ids) < 2:
         return
@@ -120,9 +122,11 @@ def _clusters(rows: MatrixFacts) -> Iterator[Finding]:
         yield Finding("cluster", found, text, several)
 
 
-def _below_giants(rows: MatrixFacts) -> float:
-    gap = norm_gap.high_gap(rows.facts.norms[rows.positive])
-    return torch.inf if gap is None else gap.high
+def _ordinary(rows: MatrixFacts) -> Tensor:
+    """Which rows lie between the gaps: those beyond are findings of their own, and near each other for no other reason."""
+    norms = rows.facts.norms
+    low, high = norm_gap.low_gap(norms[rows.positive]), norm_gap.high_gap(norms[rows.positive])
+    return (norms > (0.0 if low is None else low.low)) & (norms < (torch.inf if high is None else high.high))
 
 
 def _kind(matrix: Matrix) -> str:

@@ -11,7 +11,7 @@ from gti_diag.errors import EXIT_PASS, EXIT_REGRESSION, InputError
 from . import progress
 from .app import app
 from .bundles import unfolded
-from .options import Baseline, Checkpoint, Checkpoints, Policy, Settings, Style
+from .options import Baseline, Checkpoint, Checkpoints, Junit, Policy, Sarif, Settings, Style
 from .shell import say
 
 
@@ -39,8 +39,8 @@ def check(
     settings: Settings,
     baseline: Baseline = None,
     policy: Policy = "default",
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
-    sarif: Annotated[Path | None, typer.Option(help="Write SARIF here, for code scanning.")] = None,
+    junit: Junit = None,
+    sarif: Sarif = None,
     summary: Annotated[
         Path | None,
         typer.Option(

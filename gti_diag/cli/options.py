@@ -44,6 +44,8 @@ Style = Annotated[str, typer.Option(help="Figure style: paper | screen | dark.")
 Policy = Annotated[str, typer.Option(help="default | strict | a TOML file.")]
 Baseline = Annotated[Path | None, typer.Option(help="What `gti-diag baseline` wrote; rules on changes need it.")]
 
+Junit = Annotated[Path | None, typer.Option(help="Write JUnit XML here.")]
+Sarif = Annotated[Path | None, typer.Option(help="Write SARIF here, for code scanning.")]
 FailOn = Annotated[
     str,
     typer.Option(metavar="KIND,…", help="Exit 1 if the scan finds one of these kinds in a row with a token; or: any."),

@@ -23,7 +23,8 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Finding:
-    """One rule and how it came out: `fail`, `pass`, or `skip` where there was nothing to compare."""
+    """One rule and how it came out: `fail`, `pass`, `warn` (found, and nobody asked that it fail), or `skip` where there was
+    nothing to compare. What failed says its probable cause, what to do, and how to check that it worked."""
 
     status: str
     matrix: str
@@ -31,10 +32,18 @@ class Finding:
     expected: str
     got: str
     cause: str | None = None
+    action: str | None = None
+    verify: str | None = None
 
     def __str__(self) -> str:
         line = f"{self.matrix} {self.measure}: expected {self.expected}, got {self.got}"
         return shown(f"{line}; likely cause: {self.cause}" if self.cause else line)
+
+    @property
+    def steps(self) -> str:
+        """Cause, action and check, a line each; those that are known."""
+        named = {"likely cause": self.cause, "to do": self.action, "check": self.verify}
+        return "\n".join(shown(f"{name}: {text}") for name, text in named.items() if text)
 
 
 @dataclass(frozen=True)

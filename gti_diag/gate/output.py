@@ -31,10 +31,10 @@ def seen(findings: Findings) -> Findings:
 
 
 def junit(findings: Findings) -> str:
-    """One test case per rule: failed rules as failures, rules without anything to compare as skipped."""
+    """One test case per rule: failed rules as failures, what nobody asked to fail, or could not be compared, as skipped."""
     findings = seen(findings)
     failed = str(len(findings.failures))
-    skipped = str(sum(finding.status == "skip" for finding in findings.findings))
+    skipped = str(sum(finding.status in ("skip", "warn") for finding in findings.findings))
     counts = {"tests": str(len(findings.findings)), "failures": failed, "skipped": skipped, "errors": "0"}
     root = ElementTree.Element("testsuites", {"name": "gti-diag check", **counts})
     suite = ElementTree.SubElement(root, "testsuite", {"name": findings.checkpoint, **counts})
@@ -46,15 +46,15 @@ def junit(findings: Findings) -> str:
         case = ElementTree.SubElement(suite, "testcase", named)
         if finding.status == "fail":
             failure = ElementTree.SubElement(case, "failure", {"message": str(finding)})
-            failure.text = f"expected: {finding.expected}\ngot: {finding.got}\nlikely cause: {finding.cause}"
-        elif finding.status == "skip":
+            failure.text = f"expected: {finding.expected}\ngot: {finding.got}\n{finding.steps}"
+        elif finding.status in ("skip", "warn"):
             ElementTree.SubElement(case, "skipped", {"message": finding.got})
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def sarif(findings: Findings) -> str:
-    """One result per failed rule, located at the checkpoint; code scanning shows them on pull requests."""
+    """One result per rule that failed or warns, located at the checkpoint; code scanning shows them on pull requests."""
     where, findings = _uri(findings.checkpoint), seen(findings)
     rules = {_rule_id(f): f for f in findings.findings}
     log = {
@@ -76,7 +76,9 @@ def sarif(findings: Findings) -> str:
                     }
                 },
                 "results": [
-                    _result(findings, finding, where=where, rules=list(rules)) for finding in findings.failures
+                    _result(findings, finding, where=where, rules=list(rules))
+                    for finding in findings.findings
+                    if finding.status in ("fail", "warn")
                 ],
             }
         ],
@@ -94,8 +96,8 @@ def _result(findings: Findings, finding: Finding, *, where: str, rules: list[str
     return {
         "ruleId": name,
         "ruleIndex": rules.index(name),
-        "level": "error",
-        "message": {"text": str(finding)},
+        "level": "error" if finding.status == "fail" else "warning",
+        "message": {"text": "\n".join([str(replace(finding, cause=None)), finding.steps]).strip()},
         "locations": [{"physicalLocation": location}],
         # The same rule failing again is the same alert.
         "partialFingerprints": {"gtiDiag/v1": hashlib.sha256(f"{findings.checkpoint} {name}".encode()).hexdigest()},
@@ -125,7 +127,13 @@ def markdown(findings: Findings) -> str:
     if others:
         lines += ["<details><summary>Other checks</summary>", "", "| matrix | measure | expected | got | |", "|---|---|---|---|---|"]  # fmt: skip
         lines += [
-            _row(f.matrix, f.measure, f.expected, f.got, {"pass": "✅", "skip": "not compared"}[f.status])
+            _row(
+                f.matrix,
+                f.measure,
+                f.expected,
+                f.got,
+                {"pass": "✅", "skip": "not compared", "warn": "found"}[f.status],
+            )
             for f in others
         ]
         lines += ["", "</details>", ""]
@@ -160,4 +168,9 @@ WRITERS = {"junit": junit, "sarif": sarif, "summary": markdown, "json": as_json}
 def write(findings: Findings, files: Mapping[str, str | os.PathLike[str] | None]) -> list[Path]:
     """Write each format named in `files` to its path; None leaves it out."""
     texts = {path: WRITERS[name](findings) for name, path in files.items() if path is not None}
+    return write_texts(texts)
+
+
+def write_texts(texts: Mapping[str | os.PathLike[str], str]) -> list[Path]:
+    """Write each text to its path: all were made before the first is written."""
     return [write_text(path, text) for path, text in texts.items()]

@@ -9,9 +9,7 @@ from rich.text import Text
 from gti_diag.foreign import presentable
 from gti_diag.render.view import number
 
-from .words import TITLES, examples, outcome
-
-STEPS = (("cause", "probably"), ("action", "to do"), ("verify", "check"))
+from .words import STEPS, TITLES, examples, outcome
 
 
 def summary(scan: Mapping[str, Any], *, top: int = 8, steps: bool = True) -> RenderableType:

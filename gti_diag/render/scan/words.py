@@ -17,22 +17,20 @@ TITLES = {
     "old_row_moved": "old row moved",
     "input_head_disagree": "dead on one side only",
 }
+STEPS = (("cause", "probably"), ("action", "to do"), ("verify", "check"))
 
 
 def named(finding: Mapping[str, Any], place: int) -> str:
     """One token of a finding with its id and marks: `<|im_end|> 2 (special, chat template)`."""
     id = finding["ids"][place]
-    marks = [
-        mark
-        for mark, ids in (
-            ("padding", finding["padding"]),
-            ("special", finding["special"]),
-            ("chat template", finding["chat_template"]),
-            ("in text", finding["reached"] or ()),
-        )
-        if id in ids
-    ]
-    return f"{token(finding['tokens'][place], 24)} {id}" + (f" ({', '.join(marks)})" if marks else "")
+    told = ", ".join(marks(finding, id))
+    return f"{token(finding['tokens'][place], 24)} {id}" + (f" ({told})" if told else "")
+
+
+def marks(finding: Mapping[str, Any], id: int) -> list[str]:
+    """What makes a row matter more, or less."""
+    listed = {"padding": "padding", "special": "special", "chat_template": "chat template", "reached": "in text"}
+    return [mark for key, mark in listed.items() if id in (finding[key] or ())]
 
 
 def examples(finding: Mapping[str, Any], top: int) -> str:

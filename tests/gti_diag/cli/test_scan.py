@@ -43,3 +43,12 @@ def test_the_exit_code_says_what_was_asked_for(run, zeroed, tiny_lm):  # noqa: F
 
 def test_top_bounds_what_is_shown(run, zeroed):  # noqa: F811
     assert "and 1 more" in run("scan", zeroed, "--top", 1)[1]
+
+
+def test_every_file_is_written(run, zeroed, tmp_path):  # noqa: F811
+    files = {"--junit": "a.xml", "--sarif": "a.sarif", "--summary": "a.md", "--html": "a.html"}
+    options = [part for option, name in files.items() for part in (option, tmp_path / name)]
+    assert run("scan", zeroed, "--fail-on", "zero", "-q", *options)[0] == 1
+    texts = {name: (tmp_path / name).read_text() for name in files.values()}
+    assert 'failures="1"' in texts["a.xml"] and '"level": "error"' in texts["a.sarif"]
+    assert "| exactly zero | 2 |" in texts["a.md"] and "Every row: input" in texts["a.html"]

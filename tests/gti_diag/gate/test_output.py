@@ -72,7 +72,8 @@ def test_json_holds_every_finding(failed):
     document = json.loads(gate_output.as_json(failed))
     assert (document["schema"], document["passed"]) == (1, False)
     assert len(document["findings"]) == len(failed.findings)
-    assert set(document["findings"][0]) == {"status", "matrix", "measure", "expected", "got", "cause"}
+    keys = {"status", "matrix", "measure", "expected", "got", "cause", "action", "verify"}
+    assert set(document["findings"][0]) == keys
 
 
 def test_the_github_summary_is_appended_only_where_github_asks(failed, tmp_path):
