@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gti_diag.errors import InputError
@@ -33,6 +33,7 @@ def node_of(tree, prefix):
     return int(node)
 
 
+@settings(deadline=None, max_examples=50)
 @given(code_tables())
 def test_every_prefix_is_a_node_with_its_items_and_children(table):
     codes, tokens = table
@@ -55,6 +56,7 @@ def test_every_prefix_is_a_node_with_its_items_and_children(table):
     assert [tree.items[s:e].tolist() for s, e in zip(tree.starts[-1], tree.starts[-1][1:], strict=False)] == leaves
 
 
+@settings(deadline=None, max_examples=50)
 @given(code_tables(), st.data())
 def test_a_child_is_found_in_a_table_and_by_search_alike(table, data):
     codes, tokens = table
@@ -71,6 +73,7 @@ def test_a_child_is_found_in_a_table_and_by_search_alike(table, data):
         assert int((found < dense.count(depth + 1)).sum()) == len(known)
 
 
+@settings(deadline=None, max_examples=50)
 @given(code_tables(), st.data())
 def test_a_node_is_allowed_where_an_allowed_item_lies_below(table, data):
     codes, tokens = table
