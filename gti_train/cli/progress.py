@@ -16,6 +16,17 @@ def steps_bar(quiet: bool, steps: int) -> Iterator[Callable]:
         yield lambda record: display.update(task, completed=record.step, detail=_detail(record, last))
 
 
+@contextlib.contextmanager
+def share_bar(quiet: bool) -> Iterator[Callable[[float, str], None]]:
+    """A bar on the terminal for work that tells its share and what it is at."""
+    if quiet:
+        yield lambda share, detail: None
+        return
+    with bar("{task.description}", "{task.fields[detail]}") as display:
+        task = display.add_task("working", total=1.0, detail="")
+        yield lambda share, detail: display.update(task, completed=share, detail=detail)
+
+
 def _detail(record, last: dict[str, float]) -> str:
     """Loss, and the newest geometry: it is measured every so many steps only."""
     last.update(record.evaluation)

@@ -34,6 +34,7 @@ def save_sids(sids: SemanticIds, folder: str | os.PathLike[str]) -> Path:
         "schema": 1,
         "encoder": sids.encoder,
         "seed": sids.seed,
+        **sids.made,
         "codes": [len(book) for book in sids.codebooks],
         "collisions": {"items": found.items, "distinct": found.distinct, "largest": found.largest},
         "items": dict(zip(sids.item_ids, sids.codes.tolist(), strict=True)),
@@ -70,6 +71,7 @@ def load_sids(path: str | os.PathLike[str]) -> SemanticIds:
         means,
         str(record.get("encoder", "")),
         int(record.get("seed", 0)),
+        {name: record[name] for name in ("quantiser", "unique", "moves") if name in record},
     )
 
 

@@ -1,12 +1,11 @@
-"""Semantic IDs: item texts become vectors, vectors become short code sequences from coarse to fine.
+"""Semantic IDs: short code sequences of items, from coarse to fine, with the codebooks that they come from.
 
-Residual k-means: with r_1 = z, level l clusters the residuals r_l into `codes` centroids q^(l), writes
-c_l = argmin_k |r_l - q_k^(l)| and passes on r_{l+1} = r_l - q_{c_l}^(l). The centroids are kept as the codebooks:
-they are what a grounded embedding can be compared with.
-Source: residual quantisation as in TIGER (Rajput et al. 2023), with k-means in place of the RQ-VAE.
+The codebooks and the mean vector of each code's items are what a grounded embedding can be compared with.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -32,6 +31,7 @@ class SemanticIds:
     item_means: Float[Tensor, "tokens dim_of_items"] | None = None
     encoder: str = ""
     seed: int = 0
+    made: Mapping[str, Any] = field(default_factory=dict)  # quantiser, unique, and what uniqueness moved
 
     @property
     def tokens(self) -> tuple[str, ...]:

@@ -142,7 +142,7 @@ def _world(config: DemoConfig, out: Path, tell: Tell) -> None:
 
 def _sids(config: DemoConfig, out: Path, tell: Tell) -> None:
     from gti_train.semantic_ids.files import save_sids
-    from gti_train.semantic_ids.quantisers import semantic_ids
+    from gti_train.semantic_ids.making import semantic_ids
 
     catalogue = read_catalogue(out / "world" / "items.jsonl")
     options: dict[str, Any] = {

@@ -30,7 +30,7 @@ from gti_train.grounding.ground import GroundingConfig  # noqa: E402
 from gti_train.grounding.prompts import grounding_examples  # noqa: E402
 from gti_train.model.loading import load_language_model, save_language_model  # noqa: E402
 from gti_train.model.vocabulary import extend_checkpoint  # noqa: E402
-from gti_train.semantic_ids.quantisers import semantic_ids  # noqa: E402
+from gti_train.semantic_ids.making import semantic_ids  # noqa: E402
 from gti_train.study.demo import installed_model  # noqa: E402
 
 KINDS = ("title-to-code", "code-to-title")

@@ -27,7 +27,7 @@ from gti_train.grounding.prompts import grounding_examples
 from gti_train.grounding.stage import ground_checkpoint
 from gti_train.model import initialisers
 from gti_train.model.vocabulary import extend_checkpoint
-from gti_train.semantic_ids.quantisers import semantic_ids
+from gti_train.semantic_ids.making import semantic_ids
 from gti_train.study.demo import DemoConfig
 
 HERE = Path(__file__).parent

@@ -19,7 +19,9 @@ def shop(command, tmp_path):
     """A small catalogue and its semantic IDs, made by the commands themselves."""
     assert command("world", "--out", tmp_path / "shop", "--items", 90, "--users", 4)[0] == 0
     items = tmp_path / "shop" / "items.jsonl"
-    code, out, _ = command("sids", items, "--out", tmp_path / "sids", "--codes", "6,5", "--dimensions", 8)
+    code, out, _ = command(
+        "sids", items, "--out", tmp_path / "sids", "--codes", "6,5", "--dimensions", 8, "--unique", "no"
+    )
     assert code == 0
     assert "90 items, 11 code tokens" in out
     return items, tmp_path / "sids"
@@ -111,13 +113,6 @@ def test_description_start_needs_the_items(command, shop, tiny_lm, tmp_path):
     assert "needs descriptions" in err
     assert command(*arguments, "--items", items)[0] == 0
     assert json.loads((tmp_path / "described" / "gti.json").read_text())["init"] == "description"
-
-
-def test_distinct_separates_collisions(command, shop, tmp_path):
-    items, _ = shop
-    arguments = ("sids", items, "--out", tmp_path / "apart", "--codes", "15,25", "--dimensions", 8)
-    assert "--distinct separates them" in command(*arguments)[1]
-    assert "every item has its own code" in command(*arguments, "--distinct")[1]
 
 
 def test_ground_refuses_semantic_ids_of_another_checkpoint(command, shop, tiny_lm, tmp_path):

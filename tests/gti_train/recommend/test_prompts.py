@@ -25,7 +25,7 @@ from gti_train.recommend.prompts import (
 )
 from gti_train.recommend.split import test_case as case_of_the_test
 from gti_train.recommend.split import training_part, validation_case
-from gti_train.semantic_ids.quantisers import semantic_ids
+from gti_train.semantic_ids.making import semantic_ids
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Residual k-means finds nested clusters, codes add up to the vectors, and files round-trip."""
+"""Semantic IDs: tokens and references in one order, what a code means, and files."""
 
 import json
 from dataclasses import replace
@@ -8,45 +8,23 @@ import torch
 
 from gti_diag.errors import InputError
 from gti_train.catalogue.records import Catalogue, Item
+from gti_train.semantic_ids.clustering import residual_kmeans
 from gti_train.semantic_ids.files import load_sids, save_sids
 from gti_train.semantic_ids.ids import SemanticIds, described, mean_of_items
-from gti_train.semantic_ids.quantisers import residual_kmeans
-from gti_train.semantic_ids.uniqueness import collisions, separate
-from gti_train.semantic_ids.vectors import text_vectors
+from gti_train.semantic_ids.making import make_ids
 
-
-def nested(generator):
-    """48 vectors: 4 far groups of 3 near groups of 4 points each."""
-    far = torch.randn(4, 1, 1, 8, generator=generator) * 100
-    near = torch.randn(4, 3, 1, 8, generator=generator) * 10
-    points = torch.randn(4, 3, 4, 8, generator=generator) * 0.1
-    return (far + near + points).reshape(48, 8)
+from .cases import nested
 
 
 @pytest.fixture
 def vectors():
-    return nested(torch.Generator().manual_seed(0))
+    return nested()
 
 
 @pytest.fixture
 def sids(vectors):
-    return residual_kmeans(vectors, item_ids=[f"i{n}" for n in range(48)], sizes=(4, 6, 5), seed=1)
-
-
-def test_first_level_is_the_coarse_grouping(sids):
-    groups = sids.codes[:, 0].reshape(4, 12)
-    assert (groups == groups[:, :1]).all()
-    assert len(groups[:, 0].unique()) == 4
-
-
-def test_each_code_is_the_nearest_centroid_of_the_residual(sids, vectors):
-    residual = vectors.double()
-    for level, book in enumerate(sids.codebooks):
-        distance = torch.cdist(residual, book.double())
-        assert torch.equal(distance.argmin(dim=1), sids.codes[:, level])
-        before = residual.square().sum()
-        residual = residual - book.double()[sids.codes[:, level]]
-        assert residual.square().sum() < before
+    fitted = residual_kmeans(vectors, sizes=(4, 6, 5), seed=1)
+    return replace(make_ids([f"i{n}" for n in range(48)], vectors, fitted, seed=1).sids, item_means=None)
 
 
 def test_tokens_levels_and_reference_share_one_order(sids):
@@ -57,40 +35,6 @@ def test_tokens_levels_and_reference_share_one_order(sids):
     assert torch.equal(sids.reference[row], sids.codebooks[1][sids.codes[7, 1]])
     with pytest.raises(ValueError, match="'elsewhere' has no semantic ID"):
         sids.of("elsewhere")
-
-
-def test_collisions_are_counted_and_separated_by_the_last_level_only():
-    codes = torch.tensor([[0, 0], [0, 0], [0, 0], [1, 0]])
-    books = (torch.zeros(2, 1), torch.tensor([[0.0], [5.0], [9.0]]))
-    sids = SemanticIds(("p", "q", "r", "s"), codes, books)
-    found = collisions(sids)
-    assert (found.items, found.distinct, found.largest, found.rate) == (4, 2, 3, 0.5)
-    apart = separate(sids, torch.tensor([[8.0], [0.5], [4.0], [0.0]]))
-    assert apart.codes.tolist() == [[0, 2], [0, 0], [0, 1], [1, 0]]
-    assert collisions(apart).rate == 0
-    with pytest.raises(ValueError, match="3 items share <a_0> but the last level has 2"):
-        separate(SemanticIds(sids.item_ids, codes, (books[0], books[1][:2])), torch.zeros(4, 1))
-
-
-def test_same_seed_same_codes(vectors, sids):
-    again = residual_kmeans(vectors, item_ids=sids.item_ids, sizes=(4, 6, 5), seed=1)
-    assert torch.equal(again.codes, sids.codes)
-    assert torch.equal(again.reference, sids.reference)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"item_ids": ["one"]}, "1 item ids for 48"),
-        ({"sizes": ()}, "1…26 levels"),
-        ({"sizes": (4, 1)}, "2 codes or more"),
-        ({"sizes": (60,)}, "48 distinct vectors for 60 codes"),
-    ],
-)
-def test_impossible_requests_are_refused(vectors, change, message):
-    arguments = {"item_ids": [f"i{n}" for n in range(48)], "sizes": (4,)} | change
-    with pytest.raises(ValueError, match=message):
-        residual_kmeans(vectors, **arguments)
 
 
 def test_codes_are_described_by_their_items():
@@ -166,41 +110,3 @@ def test_damaged_files_are_refused(tmp_path, sids):
     (tmp_path / "codebooks.safetensors").unlink()
     with pytest.raises(InputError, match=r"codebooks\.safetensors: no such file"):
         load_sids(tmp_path)
-
-
-def test_text_vectors_put_like_texts_together():
-    texts = ["red wool scarf", "blue wool scarf", "cast iron frying pan", "steel frying pan"]
-    vectors = text_vectors(texts, dimensions=3)
-    assert torch.allclose(vectors.norm(dim=1), torch.ones(4, dtype=torch.double))
-    nearest = (torch.cdist(vectors, vectors) + torch.eye(4) * 9).argmin(dim=1)
-    assert nearest.tolist() == [1, 0, 3, 2]
-    assert torch.equal(vectors, text_vectors(texts, dimensions=3))
-
-
-def test_texts_without_common_words_are_refused():
-    with pytest.raises(InputError, match="at least 2"):
-        text_vectors(["alone"])
-    with pytest.raises(InputError, match="usable word"):
-        text_vectors(["the", "of", "and"])
-    with pytest.raises(InputError, match=r"text 60 .* shares no word"):
-        text_vectors(["green tea", "black tea", "tea pot"] * 20 + ["zzyzx"], dimensions=2)
-
-
-def test_sentence_encoder_is_any_transformers_directory(tmp_path):
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "wool", "scarf", "iron", "pan"]
-    (tmp_path / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt"), model_max_length=16).save_pretrained(tmp_path)
-    torch.manual_seed(0)
-    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    BertModel(BertConfig(vocab_size=len(words), **shape)).save_pretrained(tmp_path)
-    vectors = text_vectors(["red wool scarf", "iron pan", "red wool scarf"], encoder=str(tmp_path))
-    assert vectors.shape == (3, 8)
-    assert torch.allclose(vectors[0], vectors[2], atol=1e-6)  # padding beside a longer text changes nothing
-    assert not torch.allclose(vectors[0], vectors[1], atol=1e-3)
-
-
-def test_missing_encoder_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"--encoder .* cannot be loaded"):
-        text_vectors(["a b", "c d"], encoder=str(tmp_path / "nothing"))
