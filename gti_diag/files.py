@@ -1,15 +1,19 @@
 """Files that appear whole or not at all, one by one or together; and sizes as people write them."""
 
 import contextlib
+import functools
 import os
 import re
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import InputError
 
+LEFT_BEHIND = 24 * 3600  # seconds after which what is not whole never will be
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
@@ -42,12 +46,57 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 def _beside(target: Path) -> Path:
     """A new empty file in the folder of `target`, which is made if need be."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix)
+    _sweep(target.parent)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=_mark(), suffix=target.suffix)
     os.close(handle)
     umask = os.umask(0)
     os.umask(umask)
     os.chmod(name, 0o666 & ~umask)  # mkstemp makes private files; a report is an ordinary one
     return Path(name)
+
+
+def part_folder(home: Path) -> Path:
+    """A new private folder in `home`, which is made if need be, for what is not whole yet.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    _sweep(home)
+    return Path(tempfile.mkdtemp(dir=home, prefix=_mark()))
+
+
+def _mark() -> str:
+    """How names of what is not whole yet begin: with who writes it."""
+    host = re.sub(r"\W", "", socket.gethostname())[:20]
+    return f".part-{host}-{os.getpid()}-"
+
+
+@functools.cache
+def _sweep(folder: Path) -> None:
+    """Remove what killed runs left in `folder`: ours by user, and a day old or of a process of this machine that is gone."""
+    here = _mark().split("-")[1]
+    for path in folder.glob(".part-*-*-*"):
+        _, host, process, _ = path.name.split("-", 3)
+        with contextlib.suppress(OSError):  # another run may sweep too
+            found = path.lstat()
+            gone = host == here and process.isdigit() and not _runs(int(process))
+            old = gone or time.time() - found.st_mtime > LEFT_BEHIND
+            if (
+                found.st_uid != os.getuid() or not old or path.name.endswith("-old")
+            ):  # -old: what was about to be replaced
+                continue
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 @contextlib.contextmanager
@@ -59,8 +108,7 @@ def all_or_none(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """
     home = Path(folder)
     with _told(home):
-        home.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(dir=home, prefix=".part-"))
+        stage = part_folder(home)
     try:
         yield stage
         with _told(home):
@@ -100,7 +148,9 @@ def parse_bytes(text: str, option: str = "--max-memory") -> int:
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kmgt]i?)?b?\s*", text.lower())
     if not match:
         raise InputError(f"{option} {text!r} is not a size: write it like 2GB or 512MiB")
-    size = int(float(match[1]) * UNITS[match[2] or ""])
+    size = float(match[1]) * UNITS[match[2] or ""]
+    if not size < 2**63:
+        raise InputError(f"{option} {text!r} is more than any machine has: write it like 2GB or 512MiB")
     if size < 64 * 10**6 and option == "--max-memory":
         raise InputError(f"{option} {text!r} is under 64MB, too little to hold a tile of rows")
-    return size
+    return int(size)

@@ -13,7 +13,7 @@ import numpy as np
 
 from gti_diag.errors import InputError
 
-from . import layouts
+from . import layouts, sidecar
 from .far import FarFolder, place
 from .formats import ADAPTER, Weights, first_with, read_weights
 from .lazy import torch
@@ -25,7 +25,6 @@ from .vocabulary import read_vocabulary
 
 COMPARED_ROWS = 256  # rows read to see whether a stored head equals the input matrix
 MOST_ADDED_COMPARED = 1024
-MOST_LEVELS = 1000
 LEFT_OUT = "left out the head"
 
 
@@ -61,7 +60,7 @@ def _opened(path: str | Path, tensor: str | None, *, adapters: tuple[str, ...]) 
         vocabulary=vocabulary,
         matrices=matrices,
         tied=tied,
-        sidecar=_sidecar(weights.folders, matrices["input"]),
+        sidecar=_sidecar(weights.folders, matrices["input"], vocabulary),
         notes=(*weights.notes, *notes, *tie_notes, *sorted(packed)),
         layout=layout,
         tensors=weights.tensors,
@@ -256,7 +255,7 @@ def _adapter_checkpoint(
         matrices=matrices,
         vocabulary=vocabulary,
         tied=tied,
-        sidecar=_sidecar(weights.folders, matrices["input"]) or base.sidecar,
+        sidecar=_sidecar(weights.folders, matrices["input"], vocabulary) or base.sidecar,
         tokenizer=TokenizerFiles(
             lambda name: _nearest(weights.folders, name) or base.tokenizer.read(name), base.tokenizer.template
         ),
@@ -293,29 +292,7 @@ def _base(path: str | Path, weights: Weights, tensor: str | None, *, adapters: t
         raise bad(path, f"is an adapter whose base cannot be opened ({error})") from error
 
 
-# --- the sidecar ----------------------------------------------------------------------------------------------------
-
-
-def _sidecar(folders: tuple[Folder, ...], matrix: Matrix) -> dict | None:
-    """gti.json, checked: tokens, ids and levels of one length, ids that are rows."""
-    home = first_with(folders, "gti.json")
-    if home is None:
-        return None
-    where, found = f"{home.root}/gti.json", read_json(home, "gti.json")
-    tokens, ids, levels = found.get("new_tokens"), found.get("ids"), found.get("levels")
-    if found.get("schema") != 1:
-        raise bad(where, f"has schema {found.get('schema')!r}, this version reads 1")
-    if not (isinstance(tokens, list) and isinstance(ids, list) and len(tokens) == len(ids) > 0):
-        raise bad(where, "must list new_tokens and ids of one length")
-    if levels is not None and not (isinstance(levels, list) and len(levels) == len(ids)):
-        raise bad(where, f"lists {len(ids)} ids but its levels differ in number")
-    for value in (*ids, *(levels or ())):
-        if type(value) is not int:
-            raise bad(where, f"holds {value!r} where a whole number belongs")
-    strange = next((level for level in levels or () if not 1 <= level <= MOST_LEVELS), None)
-    if strange is not None:
-        raise bad(where, f"has level {strange}; levels count from 1")
-    wrong = next((id for id in ids if not 0 <= id < matrix.shape[0]), None)
-    if wrong is not None or len(set(ids)) != len(ids):
-        raise bad(where, f"id {wrong} is not a row of {matrix.name}" if wrong is not None else "lists an id twice")
-    return found
+def _sidecar(folders: tuple[Folder, ...], matrix: Matrix, vocabulary: Vocabulary | None) -> dict | None:
+    """The sidecar of the nearest folder that has one."""
+    home = first_with(folders, sidecar.NAME)
+    return None if home is None else sidecar.read_sidecar(home, vocabulary=vocabulary, rows=matrix.shape[0])

@@ -142,6 +142,13 @@ def _twice(values: list) -> Any:
     return next((value for value in values if value in seen or seen.add(value)), None)  # type: ignore[func-returns-value]
 
 
+class Written(Form):
+    """The list of files that a stage wrote into its folder, with their sizes."""
+
+    schema_: Schema = Field(alias="schema")
+    files: dict[str, Whole]
+
+
 # --- the gate -------------------------------------------------------------------------------------------------------
 
 

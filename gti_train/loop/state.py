@@ -16,7 +16,7 @@ from gti_diag.files import atomic
 
 METRICS = "metrics.jsonl"
 SECOND = "unfrozen"  # where the states of the second phase lie, in the folder of the first
-OURS = [f"{place}{name}" for place in ("", f"{SECOND}/") for name in ("step-*.pt", ".step-*.pt", METRICS)]
+OURS = [f"{place}{name}" for place in ("", f"{SECOND}/") for name in ("step-*.pt", ".part-*.pt", METRICS)]
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gti_diag.errors import InputError
+from gti_diag.foreign.library_errors import reason
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -49,7 +50,7 @@ def load_language_model(
     the type that its config names; of a `.gguf` file bfloat16.
 
     Raises:
-        InputError: nothing there, or not a causal language model with a tokenizer.
+        InputError: nothing there, not a causal language model with a tokenizer, or one that needs code of its own.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -61,23 +62,19 @@ def load_language_model(
         name, where = str(path.parent), {"gguf_file": path.name}
         loading = {**where, **_dense()}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **where)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **where)
         with _quiet():
             kind = stored_dtype(name_or_path) if dtype is None else parse_dtype(dtype)
-            model = AutoModelForCausalLM.from_pretrained(name, dtype=kind, **loading)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"cannot load a causal language model from {name_or_path}: {_one_line(error)}") from error
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=kind, trust_remote_code=False, **loading)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged folder fails in as many ways as it has files
+        raise InputError(f"cannot load a causal language model from {name_or_path}: {reason(error)}") from error
     if where:  # the weights are plain now; a config that says "gguf" would not load again
         vars(model.config).pop("quantization_config", None)
         vars(model).pop("hf_quantizer", None)
         model.config.name_or_path = Path(str(name_or_path)).stem
     return model.eval().requires_grad_(False), tokenizer
-
-
-def _one_line(error: Exception) -> str:
-    """The first line of a message, or all of it where that line only announces what follows."""
-    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
-    return " ".join(lines if lines[0].endswith(":") else lines[:1])
 
 
 def stored_dtype(name_or_path: str | os.PathLike[str]) -> str | torch.dtype:

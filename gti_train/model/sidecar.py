@@ -8,8 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
+from gti_diag.checkpoint.places import LocalFolder
+from gti_diag.checkpoint.sidecar import read_sidecar as read_checked
+from gti_diag.checkpoint.vocabulary import read_vocabulary
 from gti_diag.errors import InputError
 
 from .loading import save_language_model
@@ -66,23 +70,38 @@ def read_sidecar(folder: str | os.PathLike[str]) -> Sidecar:
     """The sidecar of the checkpoint in `folder`.
 
     Raises:
-        InputError: there is none, or it is not ours.
+        InputError: there is none, it is not ours, or its tokens have other ids in the tokenizer beside it.
     """
     path = Path(folder) / SIDECAR
-    try:
-        return Sidecar(**json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InputError(f"{path} is not there: name a checkpoint that `gti-train extend` wrote") from error
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path} is no gti.json of schema 1 ({error}): rerun `gti-train extend`") from error
+    if not path.is_file():
+        raise InputError(f"{path} is not there: name a checkpoint that `gti-train extend` wrote")
+    place = LocalFolder(os.fspath(folder))
+    found = read_checked(place, vocabulary=read_vocabulary(place))
+    lacking = {"levels": levels_of(found["new_tokens"]), "init": "unknown", "seed": 0, "parent": "unknown"}
+    return Sidecar(**lacking | {key: value for key, value in found.items() if value is not None})
 
 
 def read_references(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The references beside the checkpoint in `folder` (tokens × k each), by name; empty if there are none."""
+    """The references beside the checkpoint in `folder` (tokens × k each), by name; empty if there are none.
+
+    Raises:
+        InputError: one is damaged or holds something else.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    files = {name: Path(folder) / f"{name}.safetensors" for name in REFERENCES}
-    return {name: load_file(file)[name] for name, file in files.items() if file.is_file()}
+    found = {}
+    for name in REFERENCES:
+        file = Path(folder) / f"{name}.safetensors"
+        if not file.is_file():
+            continue
+        try:
+            found[name] = load_file(file)[name]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise InputError(f"{file}: no readable {name} ({error}); rerun `gti-train extend`") from error
+        if found[name].ndim != 2 or not bool(torch.isfinite(found[name]).all()):
+            raise InputError(f"{file}: {name} is no matrix of finite numbers; rerun `gti-train extend`")
+    return found
 
 
 def levels_of(tokens: Sequence[str]) -> list[int]:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gti_diag.errors import InputError
+from gti_diag.foreign.library_errors import reason
 
 from .caching import Identity, cached
 
@@ -111,7 +112,7 @@ def _sentence_model(place: str, encoder: str) -> Callable[[Sequence[str]], Tenso
 
     def encode(texts: Sequence[str]) -> Tensor:
         if not made:
-            made.append(_loaded(encoder, lambda: SentenceTransformer(place, device="cpu")))
+            made.append(_loaded(encoder, lambda: SentenceTransformer(place, device="cpu", trust_remote_code=False)))
             made[0].max_seq_length = min(LONGEST, made[0].max_seq_length or LONGEST)
         return made[0].encode(list(texts), batch_size=len(texts), convert_to_tensor=True, show_progress_bar=False)
 
@@ -130,8 +131,8 @@ def _language_model(place: str, encoder: str) -> Callable[[Sequence[str]], Tenso
                 _loaded(
                     encoder,
                     lambda: (
-                        AutoTokenizer.from_pretrained(place),
-                        AutoModel.from_pretrained(place, dtype=torch.float32).eval(),
+                        AutoTokenizer.from_pretrained(place, trust_remote_code=False),
+                        AutoModel.from_pretrained(place, dtype=torch.float32, trust_remote_code=False).eval(),
                     ),
                 )
             )
@@ -152,10 +153,9 @@ def _language_model(place: str, encoder: str) -> Callable[[Sequence[str]], Tenso
 def _loaded(encoder: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # a damaged folder fails in as many ways as it has files
         raise InputError(
-            f"--encoder {encoder}: cannot be loaded ({reason}); give a directory, a hub id or lsa"
+            f"--encoder {encoder}: cannot be loaded ({reason(error)}); give a directory, a hub id or lsa"
         ) from error
 
 

@@ -98,3 +98,50 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "target")
     files.write_text(tmp_path / "link", "new")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_text() == "new"
+
+
+def test_what_killed_runs_left_is_removed_by_age_and_owner(tmp_path):
+    host = files._mark().split("-")[1]
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    ).stdout.strip()
+    gone, old = tmp_path / f".part-{host}-{dead}-a", tmp_path / f".part-elsewhere-{os.getpid()}-b"
+    running, young = tmp_path / f".part-{host}-{os.getpid()}-c", tmp_path / f".part-elsewhere-{dead}-d"
+    waiting, other = tmp_path / f".part-{host}-{dead}-e-old", tmp_path / ".part-of-mine"
+    for folder in (gone, old, running, young, waiting, other):
+        folder.mkdir()
+        (folder / "f").touch()
+    os.utime(old, (0, 0))
+    with files.all_or_none(tmp_path) as stage:
+        (stage / "report").touch()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"report", running.name, young.name, waiting.name, other.name}
+
+
+TERMINATED = """
+import sys, time
+from pathlib import Path
+from gti_diag.cli import shell
+from gti_diag.files import all_or_none
+def app(prog_name):
+    with all_or_none(Path(sys.argv[1])):
+        print("begun", flush=True)
+        time.sleep(60)
+shell.run(app, "gti-diag")
+"""
+
+
+def test_sigterm_cleans_up_and_says_so(tmp_path):
+    command = [sys.executable, "-c", TERMINATED, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begun\n"
+    process.terminate()
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, "gti-diag: interrupted\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["1e400", "9999999999GB", "1e19"])
+def test_no_machine_has_so_much_memory(text):
+    with pytest.raises(InputError, match="more than any machine has"):
+        files.parse_bytes(text)

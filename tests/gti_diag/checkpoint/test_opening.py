@@ -124,22 +124,33 @@ def test_a_list_of_pieces_is_a_vocabulary(tmp_path):
 
 
 def sidecar(**changes):
-    return {"schema": 1, "new_tokens": ["x", "y"], "ids": [4, 7], "levels": [1, 2], **changes}
+    return {"schema": 1, "new_tokens": CODES[:2], "ids": [392, 393], "levels": [1, 2], **changes}
 
 
-def test_the_sidecar_is_checked(tiny_lm):
-    folder = tiny_lm()
-    (folder / "gti.json").write_text(json.dumps(sidecar()))
-    assert open_checkpoint(folder).sidecar["ids"] == [4, 7]
+def test_the_sidecar_is_held_against_its_form_the_matrix_and_the_tokenizer(tiny_lm, tiny_tokenizer):
+    folder = tiny_lm(new_tokens=CODES)
+    first = len(tiny_tokenizer)
+    ids = [first, first + 1]
+    (folder / "gti.json").write_text(json.dumps(sidecar(ids=ids)))
+    assert open_checkpoint(folder).sidecar["ids"] == ids
     for changes, message in [
         ({"schema": 2}, "schema 2"),
-        ({"ids": [4]}, "of one length"),
-        ({"ids": [4, 4]}, "an id twice"),
-        ({"ids": [4, 99999]}, "id 99999 is not a row"),
-        ({"ids": [4, "7"]}, "'7' where a whole number"),
-        ({"levels": [1]}, "levels differ in number"),
-        ({"levels": [0, 1]}, "has level 0; levels count from 1"),
+        ({"ids": [4]}, "ids lists 1 entries for 2 new_tokens"),
+        ({"ids": [4, 4]}, "ids lists 4 twice"),
+        ({"new_tokens": ["<a_0>", "<a_0>"]}, "new_tokens lists '<a_0>' twice"),
+        ({"ids": [first, 99999]}, r"places '<a_1>' at id 99999, the matrix has"),
+        ({"ids": [first, -1]}, "ids.1 is -1"),
+        ({"ids": [first, "7"]}, r"ids\.1 is '7', it should be a whole number"),
+        ({"ids": [first, True]}, "it should be a whole number"),
+        ({"levels": [1]}, "levels lists 1 entries"),
+        ({"levels": [0, 1]}, r"levels\.0 is 0, it should be greater"),
+        ({"codebooks": "../secret.safetensors"}, "should be a plain file name"),
+        ({"init": ["mean"]}, "init is .*it should be a text"),
+        ({"of": "another kind"}, "has a key 'of'"),
+        ({"ids": [100, 101]}, r"calls id 100 '<a_0>', but tokenizer\.json calls it"),
+        ({"ids": [first + 1, first]}, "calls it '<a_1>'"),
     ]:
+        changes = {"ids": ids, **changes}
         (folder / "gti.json").write_text(json.dumps(sidecar(**changes)))
         with pytest.raises(InputError, match=message):
             open_checkpoint(folder)

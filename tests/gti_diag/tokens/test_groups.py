@@ -33,7 +33,8 @@ def test_groups_are_disjoint_and_cover(tiny_lm):
 
 def test_the_sidecar_goes_first_and_keeps_its_order(tiny_lm):
     folder = tiny_lm(new_tokens=CODES)
-    listed = {"schema": 1, "new_tokens": ["b", "a"], "ids": [9, 4], "levels": [2, 1]}
+    tokens = open_checkpoint(folder).vocabulary.tokens
+    listed = {"schema": 1, "new_tokens": [tokens[9], tokens[4]], "ids": [9, 4], "levels": [2, 1]}
     (folder / "gti.json").write_text(json.dumps(listed))
     found = partition(open_checkpoint(folder))
     assert (found.groups["new"].ids.tolist(), found.groups["new"].levels.tolist()) == ([9, 4], [2, 1])

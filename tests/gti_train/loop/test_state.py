@@ -103,7 +103,7 @@ def test_what_is_not_of_a_run_is_neither_taken_over_nor_removed(tmp_path):
     check_folder(folder)
     save_state(state(3), folder, run="r", keep=2)
     save_state(state(4), folder / "unfrozen", run="r", keep=2)
-    (folder / ".step-00000006-x.pt").touch()  # of a save that was killed
+    (folder / ".part-host-1-x.pt").touch()  # of a save that was killed
     check_folder(folder)
     assert newest_step(folder) == 3
     (folder / "thesis.tex").write_text("years of work")

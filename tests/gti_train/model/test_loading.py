@@ -1,6 +1,7 @@
 """Models come in from every form that is promised; checkpoints go out whole or not at all."""
 
 import importlib.util
+import io
 import json
 import stat
 from pathlib import Path
@@ -98,6 +99,72 @@ def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path):
     with pytest.raises(InputError, match="is there and no checkpoint of gti-train"):
         check_place(tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def ours(place, **files):
+    """A folder as a stage leaves it."""
+    with atomic_directory(place) as folder:
+        for name, text in {"gti.json": "{}", **files}.items():
+            (folder / name).write_text(text)
+    return place
+
+
+def add_notes(place):
+    (place / "notes.txt").write_text("mine")
+
+
+def edit(place):
+    (place / "gti.json").write_text("longer than before")
+
+
+def link(place):
+    (place / "gti.json").unlink()
+    (place / "gti.json").symlink_to("/etc/hostname")
+
+
+def no_list(place):
+    (place / ".gti-train.json").unlink()
+
+
+def foreign_list(place):
+    (place / ".gti-train.json").write_text('{"schema": 1, "files": ["gti.json"]}')
+
+
+@pytest.mark.parametrize("change", [add_notes, edit, link, no_list, foreign_list])
+def test_a_folder_of_ours_with_anything_else_in_it_is_never_replaced(tmp_path, change):
+    place = ours(tmp_path / "out")
+    change(place)
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    with pytest.raises(InputError, match="name another place"):
+        ours(place)
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_appears_in_the_folder_during_the_work_is_kept(tmp_path):
+    place = ours(tmp_path / "out")
+    with pytest.raises(InputError, match=r"notes\.txt was not written by gti-train"), atomic_directory(place):
+        add_notes(place)
+    assert (place / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("what", ["model", "tokenizer"])
+def test_code_in_a_model_folder_is_never_run(tiny_lm, tmp_path, monkeypatch, what):
+    folder = tiny_lm()
+    file, kind = {
+        "model": ("config.json", "AutoModelForCausalLM"),
+        "tokenizer": ("tokenizer_config.json", "AutoTokenizer"),
+    }[what]
+    config = json.loads((folder / file).read_text())
+    named = ["own.Own", None] if what == "tokenizer" else "own.Own"
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", kind: named}, "tokenizer_class": "Own"}
+    (folder / file).write_text(json.dumps(config))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    with pytest.raises(InputError, match="needs Python code of its own, which is never run"):
+        load_language_model(folder)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_place_is_checked_without_a_trace(tmp_path, monkeypatch):
