@@ -1,5 +1,8 @@
 """Vectors of texts from every encoder and from files, kept between runs."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -118,3 +121,15 @@ def test_missing_encoders_and_texts_are_refused(tmp_path):
         text_vectors(["a b", "c d"], encoder=str(tmp_path / "nothing"))
     with pytest.raises(InputError, match=r"item 1 \(counted from 0\) has no text"):
         text_vectors(["a b", " "])
+
+
+@pytest.mark.parametrize("before", ["", "lm:"])
+def test_code_in_an_encoder_folder_is_never_run(bert, tmp_path, before):
+    folder = Path(bert)
+    config = json.loads((folder / "config.json").read_text())
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModel": "own.Own"}}
+    (folder / "config.json").write_text(json.dumps(config | own))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
+    with pytest.raises(InputError, match="needs Python code of its own, which is never run"):
+        text_vectors(TEXTS, encoder=before + bert)
+    assert not (tmp_path / "ran").exists()
