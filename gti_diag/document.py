@@ -37,8 +37,18 @@ def canonical(value: Any, path: str = "analysis") -> Any:
             raise ValueError(f"{path} is {value}: a report needs None and the reason")
         return float(f"{value:.9g}")
     if isinstance(value, Iterable):
-        return [canonical(item, path) for item in value]
+        items = list(value)
+        return _floats(items) or [canonical(item, path) for item in items]
     raise TypeError(f"cannot write a {type(value).__name__} to JSON")
+
+
+def _floats(items: list) -> list[float | None] | None:
+    """A list of finite floats (and None) at once: matrices have a hundred thousand. None for any other list."""
+    if not all(item is None or type(item) is float for item in items):
+        return None
+    if not math.isfinite(sum(item for item in items if item is not None)):
+        return None  # named one by one; finite numbers whose sum is not are no loss either
+    return [None if item is None else float(f"{item:.9g}") for item in items]
 
 
 def dumps(value: Any) -> str:

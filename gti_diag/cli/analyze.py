@@ -31,14 +31,15 @@ def _measured(checkpoints: Sequence[str], settings: Settings, report: Report, *,
     from gti_diag.document import write_json
     from gti_diag.render.report import check_writable, write
 
-    out, formats = report.out or Path("gti-report") / name, chosen(report.formats)
-    check_writable(out, formats, report.style)
+    out = report.out or Path("gti-report") / name
+    look = {"formats": chosen(report.formats), "figures": chosen(report.figures), "style": report.style}
+    check_writable(out, **look)
     with progress.bar(settings.quiet) as show:
         analyses = compare(
             checkpoints, **settings.arguments(), exact=exact, progress=show, command=["gti-diag", *sys.argv[1:]]
         )
         show("drawing", None)
-        written = write(analyses, out, formats=formats, style=report.style)
+        written = write(analyses, out, **look)
         if report.json is not None:
             write_json(analyses, report.json)
     if not settings.quiet:
@@ -53,5 +54,5 @@ def _measured(checkpoints: Sequence[str], settings: Settings, report: Report, *,
 
 
 def chosen(formats: str) -> tuple[str, ...]:
-    """`json, md` as its parts."""
-    return tuple(part.strip() for part in formats.split(",") if part.strip())
+    """`json, md` as its parts; `none` has none."""
+    return tuple(part.strip() for part in formats.split(",") if part.strip() not in ("", "none"))

@@ -70,7 +70,7 @@ def figures(
         Path, typer.Argument(metavar="STUDY_DIR", help="Folder with analysis.json or comparison.json files.")
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the figures.", show_default="STUDY_DIR/figures")] = None,
-    formats: Annotated[str, typer.Option(help="Which of png,svg,pdf to draw.")] = "png,svg,pdf",
+    formats: Annotated[str, typer.Option(help="Which of png,svg,pdf to draw.")] = "png,svg",
     style: Style = "paper",
 ) -> None:
     """Redraw a study's figures from its results, without reading any checkpoint again."""

@@ -40,6 +40,7 @@ Exact = Annotated[
 Out = Annotated[Path | None, typer.Option(help="Folder for the report.", show_default="gti-report/NAME")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the results to this one file as well.")]
 Formats = Annotated[str, typer.Option(help="Which of json,md,html to write.")]
+Figures = Annotated[str, typer.Option(help="Which of png,svg,pdf to draw of each figure; none for no figures.")]
 Style = Annotated[str, typer.Option(help="Figure style: paper | screen | dark.")]
 Policy = Annotated[str, typer.Option(help="default | strict | a TOML file.")]
 Baseline = Annotated[Path | None, typer.Option(help="What `gti-diag baseline` wrote; rules on changes need it.")]
@@ -84,4 +85,5 @@ class Report:
     out: Out = None
     json: Json = None
     formats: Formats = "json,md"
+    figures: Figures = "png,svg"
     style: Style = "paper"

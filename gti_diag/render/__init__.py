@@ -20,7 +20,7 @@ def figures(
     analyses: Sequence[Analysis],
     out: Path | str,
     *,
-    formats: Sequence[str] = ("png", "svg", "pdf"),
+    formats: Sequence[str] = ("png", "svg"),
     style: str = "paper",
 ) -> list[Path]:
     """Draw every figure that the analyses allow into `out`; several analyses stand side by side.
@@ -31,6 +31,8 @@ def figures(
         ValueError: unknown style or format.
         InputError: `out` cannot be written.
     """
+    if not formats:
+        return []
     from gti_diag.files import atomic
     from gti_diag.foreign import presentable
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from .style import Look, canvas, printable
+from .style import Look, canvas, colour_map, printable
 from .view import Missing, View
 
 NAME = "cosine-blocks"
@@ -70,7 +70,7 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
     for axes, panel in zip(grid.flat, panels, strict=False):
         axes.imshow(
             panel.cosine,
-            cmap=look["diverging"],
+            cmap=colour_map(look["diverging"]),
             vmin=-scale,
             vmax=scale,
             interpolation="nearest",

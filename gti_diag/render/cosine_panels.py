@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from .style import Look, canvas, printable
+from .style import Look, canvas, colour_map, printable
 from .view import Missing, View, similarity, token
 
 NAME = "cosine-panels"
@@ -58,7 +58,9 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
     side = (width - 0.75) / columns
     figure, grid = canvas(width, rows * (side + (-0.3 if single else 0.32)), nrows=rows, ncols=columns, squeeze=False)
     for axes, panel in zip(grid.flat, panels, strict=False):
-        axes.imshow(panel.cosine, cmap=look["diverging"], vmin=-1, vmax=1, interpolation="nearest", rasterized=True)
+        axes.imshow(
+            panel.cosine, cmap=colour_map(look["diverging"]), vmin=-1, vmax=1, interpolation="nearest", rasterized=True
+        )
         axes.axhline(panel.text - 0.5, color=look["ink"], lw=0.5)
         axes.axvline(panel.text - 0.5, color=look["ink"], lw=0.5)
         mean = "" if panel.new_mean is None else f"\nmean of new pairs {similarity(panel.new_mean)}"

@@ -12,16 +12,21 @@ FORMATS = ("json", "md", "html")
 
 
 def write(
-    analyses: list[dict], out: str | Path, *, formats: Sequence[str] = ("json", "md"), style: str = "paper"
+    analyses: list[dict],
+    out: str | Path,
+    *,
+    formats: Sequence[str] = ("json", "md"),
+    figures: Sequence[str] = ("png", "svg"),
+    style: str = "paper",
 ) -> list[Path]:
-    """Write one analysis, or a comparison of several, with its figures, to the folder `out`.
+    """Write one analysis, or a comparison of several, with its figures (in these formats, if any), to the folder `out`.
 
     All files appear, each whole, or none does; files of other names in the folder are left alone.
 
     Raises:
         InputError: an unknown format, or the folder cannot be written.
     """
-    check_writable(out, formats, style)
+    check_writable(out, formats, figures, style)
     from gti_diag import render
 
     from . import markdown
@@ -38,23 +43,24 @@ def write(
         texts["report.html"] = html.report(analyses)
     with all_or_none(folder) as stage:
         written = [write_text(stage / name, text) for name, text in texts.items()]
-        written += render.figures(analyses, stage / "figures", style=style)
+        written += render.figures(analyses, stage / "figures", formats=figures, style=style)
     return [folder / path.relative_to(stage) for path in written]
 
 
-def check_writable(out: str | Path, formats: Sequence[str], style: str = "paper") -> None:
+def check_writable(out: str | Path, formats: Sequence[str], figures: Sequence[str] = (), style: str = "paper") -> None:
     """Fail before the work rather than after it.
 
     Raises:
         InputError: an unknown format or style, or a folder that cannot be made or written.
     """
-    from .style import STYLES
+    asked: list[tuple[str, Sequence[str], Sequence[str]]] = [("format", formats, FORMATS)]
+    if figures:
+        from .style import METADATA, STYLES
 
-    if style not in STYLES:
-        raise InputError(f"unknown figure style {style!r}: choose from {', '.join(STYLES)}")
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise InputError(f"unknown format {unknown[0]!r}: choose from {', '.join(FORMATS)}")
+        asked += [("figure style", [style], list(STYLES)), ("figure format", figures, list(METADATA))]
+    for what, names, known in asked:
+        if unknown := [name for name in names if name not in known]:
+            raise InputError(f"unknown {what} {unknown[0]!r}: choose from {', '.join(known)}")
     folder = Path(out)
     while not folder.exists():
         folder = folder.parent

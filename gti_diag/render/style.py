@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import matplotlib as mpl
-import seaborn  # noqa: F401  registers the dark-centred map `icefire`
 from matplotlib import font_manager
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 
@@ -156,6 +156,13 @@ def using(style: str) -> Iterator[Look]:
         mpl.rcdefaults()
         mpl.rcParams.update(look["rc"])
         yield look
+
+
+def colour_map(name: str) -> Colormap:
+    """A colour map by name; seaborn, which takes a second to load and registers `icefire`, only for a name of its own."""
+    if name not in mpl.colormaps:
+        import seaborn  # noqa: F401
+    return mpl.colormaps[name]
 
 
 def colour(look: Look, place: int) -> str:

@@ -13,7 +13,7 @@ from gti_diag.errors import InputError
 from gti_diag.foreign import presentable
 from gti_diag.render import drawable, left_out, rsa_bars, tables, token_map, trajectory
 from gti_diag.render.explain import lookup
-from gti_diag.render.style import OKABE_ITO, ON_DARK, STYLES
+from gti_diag.render.style import OKABE_ITO, ON_DARK, STYLES, colour_map
 from gti_diag.render.verdicts import VERDICTS
 from gti_diag.render.view import Analysis, View, matrices, names, number, views
 
@@ -188,7 +188,7 @@ def _scale(name: str) -> list[list]:
     """A colour map as plotly takes it."""
     import matplotlib as mpl
 
-    shades = mpl.colormaps[name].resampled(21)
+    shades = colour_map(name).resampled(21)
     return [[i / 20, mpl.colors.to_hex(shades(i))] for i in range(21)]
 
 
