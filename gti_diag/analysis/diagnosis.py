@@ -17,8 +17,8 @@ from gti_diag.tokens.groups import Group, Partition, partition
 
 from . import exhibits, verdict
 from .drift_summary import drift_summary
-from .group_measures import group_measures, text_null
-from .group_rows import hold
+from .group_measures import Summary, group_measures, text_null
+from .group_rows import GroupRows, hold
 from .levels import hierarchy_summary, read_items
 from .reference import load_reference
 from .resemblance import resemblance
@@ -37,6 +37,7 @@ class Settings:
     device: str = "auto"
     max_memory: int = 2 * 10**9
     exact: bool = False
+    exhibits: bool = True
 
     def generator(self, purpose: str) -> torch.Generator:
         """A CPU generator of its own for each purpose: adding a measure does not move the numbers of another."""
@@ -86,6 +87,7 @@ def diagnose(
     device: str = "auto",
     max_memory: int = 2 * 10**9,
     exact: bool = False,
+    exhibits: bool = True,
     progress: Progress = lambda stage, share: None,
     command: Sequence[str] = (),
 ) -> dict:
@@ -101,11 +103,12 @@ def diagnose(
         tensor: name of the embedding tensor where the layout is unknown.
         max_memory: bytes to stay under; groups whose rows exceed a quarter of it are streamed and sampled.
         exact: Spearman's RSA by sorting all pairs (40 bytes each) instead of in a stream that errs by about 1e-9.
+        exhibits: also what only readers of a report look at: nearest words, and the numbers behind the figures.
 
     Raises:
         InputError: whatever is wrong with the input, in one line.
     """
-    settings = Settings(seed, device, max_memory, exact)
+    settings = Settings(seed, device, max_memory, exact, exhibits)
     settings.place()
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint, tensor=tensor)
     base = base if base is None or isinstance(base, Checkpoint) else open_checkpoint(base)
@@ -204,58 +207,20 @@ def _room(max_memory: int, dim: int) -> float:
 def _analyse(
     matrix: Matrix, source: str, parts: Partition, settings: Settings, *, progress: Progress, given: Given
 ) -> dict:
-    measured, held, summaries = {}, {}, {}
-    for name, group in sorted(parts.groups.items(), key=lambda item: item[0] == "text"):  # text, whose Gram stays, last
-        progress(f"measuring {name} rows", None)
-        held[name] = hold(
-            matrix,
-            group,
-            source=source,
-            room=_room(settings.max_memory, matrix.shape[1]),
-            device=settings.place(),
-            generator=settings.generator(name),
-        )
-        measured[name], summaries[name] = group_measures(held[name], moments=name == "text")
-    groups = {name: measured[name] for name in parts.groups}
-    floors = {name: summary.floor for name, summary in summaries.items()}
-    found: dict[str, Any] = {
-        "tensor": matrix.name,
-        "dtype": matrix.kind,
-        "shape": matrix.shape,
-        "groups": groups,
-    }
+    held, groups, summaries = _measured(matrix, source, parts, settings, progress)
     text, new = held.get("text"), held.get("new")
+    floor = None if new is None else summaries["new"].floor
+    found: dict[str, Any] = {"tensor": matrix.name, "dtype": matrix.kind, "shape": matrix.shape, "groups": groups}
     nulls: dict[str, dict] = {}
     if text is not None:
-        compared = [name for name in groups if name not in ("text", "reserved")]
-        axes = main_axes(summaries["text"]) if compared else None
-        for name in compared:
-            relate(groups[name], groups["text"], held[name].rows, summaries[name], summaries["text"], axes)
-        summaries.clear()  # with the Gram matrix of text
-        for name in compared:
-            purpose = "null" if name == "new" else f"null {name}"
-            nulls[name] = text_null(
-                text.rows, held[name].count, generator=settings.generator(purpose), progress=progress
-            )
-            if axes is not None and held[name].count > 1:
-                noise = isotropic_null(held[name].count, axes, generator=settings.generator(f"isotropic {name}"))
-                nulls[name]["isotropic"] = noise
+        nulls = _against_text(held, groups, summaries, settings, progress)
         found["null"] = nulls.get("new")
-    if text is not None and new is not None:
+    if text is not None and new is not None and settings.exhibits:
         progress("neighbours and map", None)
         found |= exhibits.gather(text, new, generator=settings.generator)
         found["neighbours"] = neighbours(text, new)
     if new is not None:
-        progress("hierarchy", None)
-        items = given.items if not new.sampled else None  # the table counts places among all new tokens
-        found["hierarchy"] = hierarchy_summary(new.rows, new.levels, items, floor_reason=floors["new"])
-        if given.vectors is not None:
-            progress("RSA", None)
-            vectors = given.vectors[new.places].to(new.rows.device)
-            found["rsa"] = resemblance(
-                new.rows, vectors, new.levels, source=given.source, generator=settings.generator, exact=settings.exact,
-                stored=matrix.dtype,
-            )  # fmt: skip
+        found |= _structure(new, given, settings, floor=floor, progress=progress)
     others = {
         name: {"null": null, "verdict": verdict.judge({**found, "null": null, "rsa": None}, name)}
         for name, null in nulls.items()
@@ -267,3 +232,61 @@ def _analyse(
         "verdict": verdict.judge(found),
         "others": others,
     }  # fmt: skip
+
+
+def _measured(
+    matrix: Matrix, source: str, parts: Partition, settings: Settings, progress: Progress
+) -> tuple[dict[str, GroupRows], dict[str, dict], dict[str, Summary]]:
+    """The rows of each group, its measures (in the order of `parts`), and what comparisons need of it."""
+    held, measured, summaries = {}, {}, {}
+    for name, group in sorted(parts.groups.items(), key=lambda item: item[0] == "text"):  # text, whose Gram stays, last
+        progress(f"measuring {name} rows", None)
+        held[name] = hold(
+            matrix,
+            group,
+            source=source,
+            room=_room(settings.max_memory, matrix.shape[1]),
+            device=settings.place(),
+            generator=settings.generator(name),
+        )
+        measured[name], summaries[name] = group_measures(held[name], moments=name == "text")
+    return held, {name: measured[name] for name in parts.groups}, summaries
+
+
+def _against_text(
+    held: dict[str, GroupRows],
+    groups: dict[str, dict],
+    summaries: dict[str, Summary],
+    settings: Settings,
+    progress: Progress,
+) -> dict[str, dict]:
+    """Add to each group how it relates to text; what text samples and noise of its size show. Empties `summaries`."""
+    compared = [name for name in groups if name not in ("text", "reserved")]
+    axes = main_axes(summaries["text"]) if compared else None
+    for name in compared:
+        relate(groups[name], groups["text"], held[name].rows, summaries[name], summaries["text"], axes)
+    summaries.clear()  # with the Gram matrix of text
+    nulls = {}
+    for name in compared:
+        count, purpose = held[name].count, "null" if name == "new" else f"null {name}"
+        nulls[name] = text_null(held["text"].rows, count, generator=settings.generator(purpose), progress=progress)
+        if axes is not None and count > 1:
+            nulls[name]["isotropic"] = isotropic_null(count, axes, generator=settings.generator(f"isotropic {name}"))
+    return nulls
+
+
+def _structure(
+    new: GroupRows, given: Given, settings: Settings, *, floor: str | None, progress: Progress
+) -> dict[str, dict | None]:
+    """What the levels of the codes show, and the agreement with a reference where one is given."""
+    progress("hierarchy", None)
+    items = given.items if not new.sampled else None  # the table counts places among all new tokens
+    found = {"hierarchy": hierarchy_summary(new.rows, new.levels, items, floor_reason=floor)}
+    if given.vectors is not None:
+        progress("RSA", None)
+        vectors = given.vectors[new.places].to(new.rows.device)
+        found["rsa"] = resemblance(
+            new.rows, vectors, new.levels, source=given.source, generator=settings.generator, exact=settings.exact,
+            stored=new.matrix.dtype,
+        )  # fmt: skip
+    return found

@@ -128,7 +128,7 @@ def analysis_of(checkpoint: Mapping[str, Any] | Checkpoint | str | Path, **optio
             raise InputError(f"{checkpoint} holds {len(several)} analyses: check one at a time")
         found = several[0]
     else:
-        found = diagnose(checkpoint, **options)
+        found = diagnose(checkpoint, exhibits=False, **options)
     if not (found["tokens"]["groups"].get("new") or {}).get("count"):
         raise InputError(
             f"{found['checkpoint']['path']}: no new tokens to check ({found['tokens']['rule']}); name them with --new or --base"

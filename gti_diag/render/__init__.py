@@ -42,10 +42,10 @@ def figures(
     if unknown:
         raise ValueError(f"no figure format {unknown[0]!r}: choose from {', '.join(METADATA)}")
     written = []
-    for name, module, panels in drawable(presentable(list(analyses))):
-        with using(style) as look:
+    with using(style) as look:
+        for name, module, panels in drawable(presentable(list(analyses))):
             figure = module.draw(panels, look)
-            figure.draw_without_rendering()  # lays it out; savefig would do so anew, drawing twice, for every format
+            figure.get_layout_engine().execute(figure)  # savefig would lay it out anew for every format
             figure.set_layout_engine("none")
             for suffix in formats:
                 path = Path(out) / f"{name}.{suffix}"

@@ -180,7 +180,7 @@ def line_of(path: str, cache: Path, *, settings: str, options: Mapping[str, Any]
 
         opened = open_checkpoint(path, tensor=options.get("tensor"))
         files.append(cache / f"{_key([opened.fingerprint, settings])}.json")
-        line = _cached(files[-1:]) or slim(diagnose(opened, **options))
+        line = _cached(files[-1:]) or slim(diagnose(opened, exhibits=False, **options))
         for file in files:
             write_text(file, writable(json.dumps(line, ensure_ascii=False)))
     line["checkpoint"] |= {"path": path, "name": Path(path.rstrip("/")).name}
