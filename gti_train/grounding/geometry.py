@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gti_train.model.matrices import matrices, trained_ids
+from gti_train.model.sidecar import Sidecar
+
 if TYPE_CHECKING:
-    pass
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -55,3 +58,12 @@ def row_geometry(
         return found
 
     return measure
+
+
+def geometry_of(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", sidecar: Sidecar, codebooks: Tensor | None
+) -> Callable[[Tensor], dict[str, float]]:
+    """`row_geometry` against the trained rows that `model` has now."""
+    matrix = matrices(model)["input"].data
+    trained = trained_ids(tokenizer, sidecar.ids, rows=len(matrix)).to(matrix.device)
+    return row_geometry(matrix[trained].cpu(), codebooks=codebooks, levels=sidecar.levels)

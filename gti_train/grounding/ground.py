@@ -1,17 +1,16 @@
 """Grounding as a generator of steps: train the new rows of a model in memory, nothing else."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from gti_diag.errors import InputError
-from gti_train.loop.processes import world
 from gti_train.loop.state import Saving, run_name
-from gti_train.loop.training import StepRecord, check_finite, evaluate, train
+from gti_train.loop.training import StepRecord, check_finite, evaluate
+from gti_train.loop.watched import Watch, train_watched
 from gti_train.model.new_rows import NewRows
 from gti_train.model.sequences import Example, encode, most_tokens
 
@@ -60,41 +59,17 @@ def ground(
     run = run_name(asdict(config), encoded, *rows.masters.values())
     objective = answers(model, rows, encoded, config, train_count=len(examples), pad=pad)
     parameters = list(rows.masters.values())
-    begun = saving.newest(run) if saving else None
-    best = begun.best if begun else {}
+    watch = Watch(config.every, config.watch, config.patience)
 
-    def exhausted() -> bool:
-        return config.patience is not None and bool(best) and best["stale"] >= config.patience
+    def measure(record: StepRecord) -> dict[str, float]:
+        values = geometry(rows.masters["input"].data) if geometry else {}
+        if held_out:
+            indices = range(len(examples), len(encoded))
+            loss = evaluate(objective, indices, batch=config.batch, device=model.device)
+            check_finite("held-out loss", loss, step=record.step)
+            values["held_out_loss"] = loss
+        return values
 
-    steps = () if exhausted() else train(objective, parameters, config.loop, count=len(examples), state=begun)
-    for record, state in steps:
-        if config.every and (record.step % config.every == 0 or record.step == config.steps):
-            values = geometry(rows.masters["input"].data) if geometry else {}
-            if held_out:
-                indices = range(len(examples), len(encoded))
-                loss = evaluate(objective, indices, batch=config.batch, device=model.device)
-                check_finite("held-out loss", loss, step=record.step)
-                values["held_out_loss"] = loss
-            record = replace(record, evaluation=values)
-            best = _better(best, record, parameters, watch=config.watch)
-        state.best = best
-        last = record.step == config.steps or exhausted()  # saved, so that a second phase never runs this one again
-        if saving and (last or record.step % saving.every == 0) and world()[0] == 0:
-            saving.save(state, run)
-        yield record
-        if last:
-            break
-    if config.patience is not None and best:
-        for parameter, kept in zip(parameters, best["rows"], strict=True):
-            parameter.data.copy_(kept)
-        objective.updated()
-
-
-def _better(best: dict, record: StepRecord, parameters: Sequence[Tensor], *, watch: str) -> dict:
-    value = record.evaluation.get(watch, math.nan)
-    if not math.isfinite(value):
-        return best
-    sign = -1 if watch.endswith("loss") else 1
-    if best and sign * value <= sign * best["value"]:
-        return {**best, "stale": best["stale"] + 1}
-    return {"value": value, "step": record.step, "stale": 0, "rows": [p.data.clone().cpu() for p in parameters]}
+    yield from train_watched(
+        objective, parameters, config.loop, count=len(examples), watch=watch, measure=measure, run=run, saving=saving
+    )

@@ -1,6 +1,5 @@
 """The grounding stage from a checkpoint to a checkpoint: teach new rows their meaning while all else stays frozen."""
 
-import gc
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -12,20 +11,20 @@ import torch
 from torch import Tensor
 
 from gti_diag.errors import InputError
+from gti_train.loop.diary import Diary
 from gti_train.loop.processes import join_processes, together, world
-from gti_train.loop.state import METRICS, SECOND, Saving, check_folder, clear_folder
+from gti_train.loop.state import METRICS, SECOND, Saving, check_folder, clear_folder, newest_step
 from gti_train.loop.trackers import Trackers
 from gti_train.loop.training import LoopConfig, StepRecord
 from gti_train.model.directories import atomic_directory, check_place
-from gti_train.model.loading import best_dtype, load_language_model, parse_dtype
-from gti_train.model.matrices import matrices, rows_of, trained_ids
+from gti_train.model.loading import best_dtype, load_again, load_language_model, parse_dtype
+from gti_train.model.matrices import rows_of
 from gti_train.model.new_rows import NewRows
 from gti_train.model.sequences import Example
 from gti_train.model.sidecar import Sidecar, read_references, read_sidecar, save_extended
 
 from .config import GroundingConfig
-from .diary import Diary, reached
-from .geometry import row_geometry
+from .geometry import geometry_of
 from .ground import ground
 from .unfrozen import unfreeze
 
@@ -75,7 +74,7 @@ def ground_checkpoint(
     model, tokenizer, start, stored = _to_compute(source, sidecar.ids, dtype=dtype, compute=compute, device=device)
     rows = NewRows(model, sidecar.ids, start=start)
     trackers = Trackers(track if first else (), folder=out.with_name(out.name + ".logs"), config=asdict(config))
-    diary = Diary(work, trackers, progress, step=reached(work, config))
+    diary = Diary(work, trackers, progress, step=_reached(work, config))
     diary.follow(
         ground(
             model,
@@ -84,7 +83,7 @@ def ground_checkpoint(
             config,
             ids=sidecar.ids,
             held_out=held_out,
-            geometry=_geometry(model, tokenizer, sidecar, references.get("codebooks")) if config.every else None,
+            geometry=geometry_of(model, tokenizer, sidecar, references.get("codebooks")) if config.every else None,
             saving=Saving(work, every=save_every, keep=keep) if save_every else None,
             rows=rows,
         )
@@ -111,6 +110,12 @@ def ground_checkpoint(
     return result
 
 
+def _reached(work: Path, config: GroundingConfig) -> int:
+    """The step up to which the states in `work` lead."""
+    second = newest_step(work / SECOND)
+    return config.steps + second if second else newest_step(work)
+
+
 def _to_compute(
     source: str | os.PathLike[str],
     ids: Sequence[int],
@@ -125,26 +130,12 @@ def _to_compute(
     wanted = best_dtype(device) if compute == "auto" else parse_dtype(compute)
     if wanted != kept:  # loaded again, not cast: a cast would take the float32 buffers along (rotary frequencies, …)
         del model
-        model = _instead(source, dtype=wanted)
+        model = load_again(source, dtype=wanted)
     return model.to(device), tokenizer, start, kept  # type: ignore[arg-type]
 
 
 def _grounded(source: str | os.PathLike[str], rows: NewRows, *, dtype: torch.dtype) -> "PreTrainedModel":
     """The weights of `source` as they were before they were rounded to compute with, and the new rows."""
-    model = _instead(source, dtype=dtype)
+    model = load_again(source, dtype=dtype)
     rows.materialise(model)
     return model
-
-
-def _instead(source: str | os.PathLike[str], *, dtype: torch.dtype) -> "PreTrainedModel":
-    """Load a model again, once the one before is really gone: the library leaves it in a cycle of references."""
-    gc.collect()
-    return load_language_model(source, dtype=dtype)[0]
-
-
-def _geometry(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", sidecar: Sidecar, codebooks: Tensor | None
-) -> Callable[[Tensor], dict[str, float]]:
-    matrix = matrices(model)["input"].data
-    trained = trained_ids(tokenizer, sidecar.ids, rows=len(matrix)).to(matrix.device)
-    return row_geometry(matrix[trained].cpu(), codebooks=codebooks, levels=sidecar.levels)

@@ -1,6 +1,7 @@
 """Language models in (hub id, directory or GGUF file) and out (a checkpoint appears whole or not at all)."""
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 from functools import reduce
@@ -75,6 +76,12 @@ def load_language_model(
         vars(model).pop("hf_quantizer", None)
         model.config.name_or_path = Path(str(name_or_path)).stem
     return model.eval().requires_grad_(False), tokenizer
+
+
+def load_again(name_or_path: str | os.PathLike[str], *, dtype: str | torch.dtype | None) -> "PreTrainedModel":
+    """Load a model once more, once the one before is really gone: the library leaves it in a cycle of references."""
+    gc.collect()
+    return load_language_model(name_or_path, dtype=dtype)[0]
 
 
 def stored_dtype(name_or_path: str | os.PathLike[str]) -> str | torch.dtype:

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from gti_diag.errors import InputError
 from gti_train.catalogue.records import Catalogue
+from gti_train.catalogue.splits import Split
 from gti_train.grounding.prompts import KINDS, grounding_examples
 from gti_train.model.sequences import Example
 from gti_train.semantic_ids.ids import SemanticIds
-
-from .split import training_part, validation_case
 
 NEXT, WORDS, TITLE = "next", "words-to-code", "codes-to-title"
 TO_CODE, TO_TEXT = "text-to-code", "code-to-text"
@@ -77,11 +76,11 @@ def fine_tuning_examples(
 ) -> list[tuple[Example, ...]]:
     """What to learn, as families of examples that share a beginning; the kind of an example is its task.
 
-    A family holds every next item of one user's training events in one phrasing (each user is there once in each
-    phrasing), or what is asked of one item in one of the two directions between texts and codes.
+    All events of `catalogue` are learned from: give it the training part of a split. A family holds every next item of
+    one user in one phrasing (each user is there once in each phrasing), or what is asked of one item in one of the two directions between texts and codes.
 
     Raises:
-        InputError: an unknown task, no tasks, an item without a semantic ID, no history of two training events.
+        InputError: an unknown task, no tasks, an item without a semantic ID, no history of two events.
     """
     unknown = [task for task in tasks if task not in TASKS]
     if unknown or not tasks:
@@ -96,27 +95,31 @@ def fine_tuning_examples(
         else:
             families += _of_items(catalogue, sids, task=task, seed=seed, words=words)
     if not families:
-        raise InputError("no user has two training events (the last two of each are held out): give longer histories")
+        raise InputError("no user has two events to learn from (held-out ones are not): give longer histories")
     return families
 
 
 def validation_examples(
-    catalogue: Catalogue, sids: SemanticIds, *, longest: int = LONGEST
+    catalogue: Catalogue, split: Split, sids: SemanticIds, *, longest: int = LONGEST
 ) -> list[tuple[Example, ...]]:
-    """The last but one event of each user, in the first phrasing."""
-    cases = (validation_case([event.item_id for event in events]) for events in catalogue.histories.values())
+    """The validation events of each user who has a history before them, in the first phrasing."""
     code = {item.id: "".join(sids.of(item.id)) for item in catalogue.items}
-    return [
-        (Example(history_prompt([code[item] for item in history[-longest:]]), code[target], NEXT, target),)
-        for history, target in filter(None, cases)
-    ]
+    families = []
+    for user, events in split.valid.items():
+        before = [event.item_id for event in split.train[user]] if user in split.train else []
+        met = [*before, *(event.item_id for event in events)]
+        cases = range(max(1, len(before)), len(met))
+        asked = (history_prompt([code[item] for item in met[max(0, n - longest) : n]]) for n in cases)
+        family = (Example(prompt, code[met[n]], NEXT, met[n]) for prompt, n in zip(asked, cases, strict=True))
+        families.append(tuple(family))
+    return [family for family in families if family]
 
 
 def _of_histories(
     catalogue: Catalogue, shown: Mapping[str, str], wanted: Mapping[str, str], *, task: str, longest: int
 ) -> Iterator[tuple[Example, ...]]:
     for events in catalogue.histories.values():
-        met = training_part([event.item_id for event in events])
+        met = [event.item_id for event in events]
         for phrasing in range(len(HISTORY_PHRASINGS[task])):
             family = tuple(
                 Example(

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from gti_diag.errors import InputError
 from gti_train.grounding.geometry import row_geometry
-from gti_train.grounding.ground import GroundingConfig, _better, ground
+from gti_train.grounding.ground import GroundingConfig, ground
 from gti_train.grounding.objective import Answers, answers
 from gti_train.grounding.stage import ground_checkpoint
 from gti_train.grounding.unfrozen import EveryParameter
@@ -18,6 +18,7 @@ from gti_train.loop.optim import schedule
 from gti_train.loop.order import order
 from gti_train.loop.trackers import Trackers
 from gti_train.loop.training import LoopConfig, StepRecord, differentiated, evaluate
+from gti_train.loop.watched import better
 from gti_train.model.loading import load_language_model
 from gti_train.model.matrices import matrices
 from gti_train.model.new_rows import NewRows
@@ -242,7 +243,7 @@ def test_a_held_out_loss_that_is_no_number_is_refused(tiny_lm):
 def test_a_value_that_is_no_number_is_not_an_improvement():
     record = StepRecord(2, 1.0, 1.0, 1e-3, 1, 0.1, {"held_out_loss": float("nan")})
     best = {"value": 3.0, "step": 1, "stale": 0, "rows": []}
-    assert _better(best, record, [], watch="held_out_loss") == best
+    assert better(best, record, [], watch="held_out_loss") == best
     assert row_geometry(torch.randn(9, 4))(torch.full((3, 4), float("nan"))) == {}
 
 
@@ -383,7 +384,8 @@ def test_no_two_models_are_held_at_once(tiny_lm, tmp_path, monkeypatch):
         loaded.append(weakref.ref(model))
         return model, tokenizer
 
-    monkeypatch.setattr("gti_train.grounding.stage.load_language_model", load)
+    for place in ("grounding.stage", "model.loading"):
+        monkeypatch.setattr(f"gti_train.{place}.load_language_model", load)
     given = {"config": GroundingConfig(steps=1, every=1), "then": LoopConfig(steps=1), "compute": "bfloat16"}
     ground_checkpoint(tmp_path / "mean", tmp_path / "gti", examples=EXAMPLES, **given)
     assert alive == [0, 0, 0]

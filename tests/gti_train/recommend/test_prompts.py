@@ -1,5 +1,6 @@
 """Histories become prompts that share their beginnings, and nothing held out is ever in them."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gti_diag.errors import InputError
+from gti_train.catalogue.splits import global_time, leave_one_out
 from gti_train.catalogue.world import product_world
 from gti_train.model.loading import load_language_model
 from gti_train.model.sequences import encode
@@ -23,14 +25,13 @@ from gti_train.recommend.prompts import (
     validation_examples,
     windows,
 )
-from gti_train.recommend.split import test_case as case_of_the_test
-from gti_train.recommend.split import training_part, validation_case
 from gti_train.semantic_ids.making import semantic_ids
 
 
 @pytest.fixture(scope="module")
 def world():
     catalogue = product_world(items=90, users=12)
+    catalogue = replace(catalogue, histories=leave_one_out(catalogue).train)
     return catalogue, semantic_ids(catalogue, dimensions=8, sizes=(6, 5))
 
 
@@ -56,22 +57,14 @@ def test_windows_cover_every_event_and_keep_to_their_length(length, longest):
         assert event - start > (longest - 1) // 2 or start == 0
 
 
-def test_the_split_trains_on_neither_of_the_last_two():
-    assert training_part("abcde") == "abc"
-    assert validation_case("abcde") == ("abc", "d")
-    assert case_of_the_test("abcde") == ("abcd", "e")
-    assert (training_part("ab"), validation_case("ab"), case_of_the_test("ab")) == ("", None, ("a", "b"))
-    assert case_of_the_test("a") is None
-
-
 def test_each_family_asks_for_every_next_item_of_a_user(world):
     catalogue, sids = world
     families = fine_tuning_examples(catalogue, sids, longest=4)
-    trained = [training_part([e.item_id for e in events]) for events in catalogue.histories.values()]
+    trained = [[e.item_id for e in events] for events in catalogue.histories.values()]
     trained = [met for met in trained if len(met) > 1]
     assert len(families) == 3 * len(trained)
     for family, met in zip(families[::3], trained, strict=True):
-        assert [example.item_id for example in family] == list(met[1:])
+        assert [example.item_id for example in family] == met[1:]
         assert [example.answer for example in family] == ["".join(sids.of(item)) for item in met[1:]]
         assert family[0].prompt == history_prompt(["".join(sids.of(met[0]))])
 
@@ -86,8 +79,10 @@ def test_the_examples_of_a_user_share_tokens(world, tiny_lm):
         assert shared >= len(one) - len("\n") - len(sids.of(family[0].item_id)) - 1  # all but the turn's end and answer
 
 
-def test_no_held_out_event_is_learned_from(world):
-    catalogue, sids = world
+def test_no_held_out_event_is_learned_from():
+    world = product_world(items=90, users=12)
+    sids = semantic_ids(world, dimensions=8, sizes=(6, 5))
+    catalogue = replace(world, histories=leave_one_out(world).train)
     for task in (NEXT, WORDS, TITLE):
         said = {
             (example.prompt, example.answer)
@@ -95,7 +90,7 @@ def test_no_held_out_event_is_learned_from(world):
             for example in family
         }
         allowed = set()
-        for events in catalogue.histories.values():
+        for events in world.histories.values():
             met = [event.item_id for event in events][:-2]
             title = {item.id: item.title for item in catalogue.items}
             code = {item.id: "".join(sids.of(item.id)) for item in catalogue.items}
@@ -120,14 +115,19 @@ def test_unusable_requests_are_refused(world):
     catalogue, sids = world
     with pytest.raises(InputError, match=r"tasks \['banana'\]: choose one or more of next, "):
         fine_tuning_examples(catalogue, sids, tasks=["banana"])
-    with pytest.raises(InputError, match="no user has two training events"):
+    with pytest.raises(InputError, match="no user has two events to learn from"):
         fine_tuning_examples(product_world(items=90, users=0), sids)
     assert set(HISTORY_PHRASINGS) < set(TASKS)
 
 
-def test_validation_asks_for_the_last_but_one(world):
-    catalogue, sids = world
-    found = validation_examples(catalogue, sids, longest=3)
-    events = [e for e in catalogue.histories.values() if len(e) > 2]
+def test_validation_asks_for_what_follows_the_training_events():
+    world = product_world(items=90, users=12)
+    sids, split = semantic_ids(world, dimensions=8, sizes=(6, 5)), leave_one_out(world)
+    found = validation_examples(world, split, sids, longest=3)
+    events = [e for e in world.histories.values() if len(e) > 2]
     assert [example.item_id for (example,) in found] == [e[-2].item_id for e in events]
     assert found[0][0].prompt == history_prompt(["".join(sids.of(e.item_id)) for e in events[0][:-2][-3:]])
+    late = global_time(world, valid=0.3)
+    for family in validation_examples(world, late, sids):
+        assert [example.item_id for example in family][-1:] != []
+    assert sum(map(len, validation_examples(world, late, sids))) <= len(late.valid.rows)

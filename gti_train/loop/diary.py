@@ -1,25 +1,13 @@
-"""What is kept of a run's steps: a line of metrics for each, and how far its states lead."""
+"""What is kept of a run's steps: the last one's number, and a line of metrics for each."""
 
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from gti_train.loop.processes import world
-from gti_train.loop.state import METRICS, SECOND, newest_step
-from gti_train.loop.trackers import Trackers
-from gti_train.loop.training import StepRecord
-
-from .config import GroundingConfig
-
-if TYPE_CHECKING:
-    pass
-
-
-def reached(work: Path, config: GroundingConfig) -> int:
-    """The step up to which the states in `work` lead."""
-    second = newest_step(work / SECOND)
-    return config.steps + second if second else newest_step(work)
+from .processes import world
+from .state import METRICS
+from .trackers import Trackers
+from .training import StepRecord
 
 
 class Diary:
