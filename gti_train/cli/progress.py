@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def steps_bar(quiet: bool, steps: int) -> Iterator[Callable]:
+def steps_bar(quiet: bool, steps: int, *, what: str = "grounding") -> Iterator[Callable]:
     """A bar on the terminal that shows the loss, and whatever geometry the records offer."""
     if quiet:
         yield lambda record: None
         return
     with bar("{task.description}", "{task.fields[detail]}") as display:
-        task = display.add_task("grounding", total=steps, detail="")
+        task = display.add_task(what, total=steps, detail="")
         last: dict[str, float] = {}
         yield lambda record: display.update(task, completed=record.step, detail=_detail(record, last))
 
@@ -31,6 +31,7 @@ def _detail(record, last: dict[str, float]) -> str:
     """Loss, and the newest geometry: it is measured every so many steps only."""
     last.update(record.evaluation)
     names = {"rsa": "RSA", "effective_rank_centred": "effective rank", "held_out_loss": "held-out loss"}
+    names |= {"validation_loss": "validation loss", **{name: name for name in last if name.startswith("recall@")}}
     shown = {"loss": record.loss, **{label: last[name] for name, label in names.items() if name in last}}
     return ", ".join(f"{label} {value:.3g}" for label, value in shown.items())
 

@@ -15,7 +15,7 @@ from gti_train.loop.order import order
 from gti_train.loop.processes import world
 from gti_train.loop.training import Part
 from gti_train.model.attention import use_constant_past
-from gti_train.model.micro_batches import shared
+from gti_train.model.micro_batches import overhead_of, shared
 from gti_train.model.new_rows import NewRows, exact_loss
 from gti_train.model.prefixes import Prefixes, past
 from gti_train.model.sequences import Encoded, collate
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
-# What one more micro-batch costs, in live tokens: reading the weights on a CPU, launching kernels on a GPU.
-OVERHEAD_CPU, OVERHEAD_GPU = 64, 2048
-
 
 # Ways to a loss, the cheapest first, and what the body of a model must take for each.
 WAYS = {"split": {"inputs_embeds", "position_ids", "past_key_values"}, "whole": {"inputs_embeds"}}
@@ -74,7 +71,7 @@ class Answers:
         loss = {"split": self._split, "whole": self._whole, "exact": self._exact}[self.way]
         lengths = [len(e.tail) if self.way == "split" else len(e.ids) for e in (self.encoded[i] for i in indices)]
         count = workers(self.model.device) if self.side_by_side else 1
-        groups = shared(lengths, overhead=_overhead(self.model), limit=self.micro_tokens, count=count)
+        groups = shared(lengths, overhead=overhead_of(self.model.device), limit=self.micro_tokens, count=count)
         if self.prefixes is not None:
             self.prefixes.prepare(indices)
         return [partial(loss, [indices[i] for i in group]) for group in groups]
@@ -136,7 +133,7 @@ def answers(
     exact = Answers(model, rows, sample, way="exact", **common)
     tolerance = 1e-3 if model.dtype == torch.float32 else 3e-2
     own, expected = model.config._attn_implementation, _probed(exact, batch=1)
-    budget = {"overhead": _overhead(model), "limit": config.micro_tokens}
+    budget = {"overhead": overhead_of(model.device), "limit": config.micro_tokens}
 
     def agrees(way: str) -> bool:
         try:
@@ -165,14 +162,10 @@ def _probed(objective: Answers, *, batch: int) -> float:
     return sum(float(part()) for indices in batches for part in objective.parts(indices.tolist()))
 
 
-def _overhead(model: "PreTrainedModel") -> int:
-    return OVERHEAD_CPU if model.device.type == "cpu" else OVERHEAD_GPU
-
-
 def _prefixes(model: Any, encoded: Sequence[Encoded], config: GroundingConfig, *, train_count: int) -> Prefixes:
     rank, size = world()
     batches = islice(order(train_count, batch=config.batch, seed=config.seed), config.steps)
     held_out = range(train_count, len(encoded))
     asked = chain((batch[rank::size] for batch in batches), [held_out, held_out])
-    limits = {"overhead": _overhead(model), "limit": config.micro_tokens}
+    limits = {"overhead": overhead_of(model.device), "limit": config.micro_tokens}
     return Prefixes(model, encoded, schedule=asked, budget=config.cache_bytes, **limits)

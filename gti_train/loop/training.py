@@ -52,7 +52,7 @@ class StepRecord:
     loss: float
     grad_norm: float
     learning_rate: float
-    supervised: int
+    supervised: float
     seconds: float
     evaluation: dict[str, float] = field(default_factory=dict)
 
@@ -68,8 +68,8 @@ Part = Callable[[], Tensor]
 class Objective(Protocol):
     """Sums of losses over parts of a batch of indices."""
 
-    def supervised(self, indices: Sequence[int]) -> int:
-        """The number of answer tokens."""
+    def supervised(self, indices: Sequence[int]) -> float:
+        """The number of answer tokens, or what they weigh together."""
 
     @property
     def side_by_side(self) -> bool:

@@ -1,6 +1,18 @@
 """Micro-batches of similar length at the least cost."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+# What one more pass costs, in tokens: reading the weights on a CPU, launching kernels on a GPU.
+OVERHEAD_CPU, OVERHEAD_GPU = 64, 2048
+
+
+def overhead_of(device: "torch.device") -> int:
+    """What one more pass costs on `device`, in tokens."""
+    return OVERHEAD_CPU if device.type == "cpu" else OVERHEAD_GPU
 
 
 def buckets(lengths: Sequence[int], *, overhead: int, limit: int) -> list[list[int]]:

@@ -89,7 +89,7 @@ def encode(example: Example, tokenizer: "PreTrainedTokenizerBase", *, new: Colle
     if len(ids) > max_tokens:
         raise InputError(
             f"item {example.item_id!r} takes {len(ids)} tokens, {max_tokens} is the most: "
-            "cut descriptions to fewer words (--words)"
+            "cut descriptions to fewer words (--words) or, in fine-tuning, histories to fewer items (--history)"
         )
     live = next((i for i, token in enumerate(ids[:-1]) if token in new), len(ids) - 1)
     return Encoded(ids, len(prompt), live)
