@@ -14,7 +14,10 @@ def start(command, tiny_lm, tmp_path):
     """The arguments that name a small shop and a checkpoint that knows its codes."""
     assert command("world", "--out", tmp_path / "shop", "--items", 90, "--users", 5)[0] == 0
     items = tmp_path / "shop" / "items.jsonl"
-    assert command("sids", items, "--out", tmp_path / "sids", "--codes", "6,5", "--dimensions", 8)[0] == 0
+    assert (
+        command("sids", items, "--out", tmp_path / "sids", "--codes", "6,5", "--dimensions", 8, "--unique", "no")[0]
+        == 0
+    )
     assert command("extend", tiny_lm(), "--sids", tmp_path / "sids", "--out", tmp_path / "mean")[0] == 0
     histories = tmp_path / "shop" / "histories.jsonl"
     return tmp_path / "mean", "--items", items, "--histories", histories, "--sids", tmp_path / "sids"
