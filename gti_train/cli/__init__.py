@@ -7,10 +7,18 @@ import os
 
 from gti_diag.cli.shell import run
 
-from . import catalogue, demo, fine_tuning, items, sids, tokens  # they register their commands on the application
+from . import (
+    catalogue,
+    demo,
+    fine_tuning,
+    items,
+    repair,
+    sids,
+    tokens,
+)  # they register their commands on the application
 from .app import app
 
-__all__ = ["app", "catalogue", "demo", "fine_tuning", "items", "main", "sids", "tokens"]
+__all__ = ["app", "catalogue", "demo", "fine_tuning", "items", "main", "repair", "sids", "tokens"]
 
 
 def main() -> None:
