@@ -1,7 +1,9 @@
-"""Literal, slow transcriptions of the definitions behind rsa.py and alignment.py: Python floats, loops, no tricks."""
+"""Literal, slow transcriptions of the definitions behind rsa.py, partial.py and alignment.py: Python floats, loops, no tricks."""
 
 import math
-from itertools import permutations
+from itertools import combinations, permutations
+
+import numpy as np
 
 
 def cosine(u, v) -> float:
@@ -102,3 +104,37 @@ def neighbourhood_overlap(x, y, k) -> float:
         return set(sorted(others, key=lambda j: -cosine(rows[i], rows[j]))[:k])
 
     return sum(len(nearest(x, i) & nearest(y, i)) for i in range(len(x))) / (k * len(x))
+
+
+def residuals(values, covariates):
+    """What ordinary least squares leaves of `values`, given columns of covariates."""
+    design = np.array(covariates, dtype=float).T
+    fitted = design @ np.linalg.lstsq(design, np.array(values), rcond=None)[0]
+    return np.array(values) - fitted
+
+
+def covariates(counts, pairs):
+    """A constant, and the sum, the absolute difference and the product of log(count + 1)."""
+    logs = [math.log(count + 1) for count in counts]
+    return [
+        [1.0 for _ in pairs],
+        [logs[i] + logs[j] for i, j in pairs],
+        [abs(logs[i] - logs[j]) for i, j in pairs],
+        [logs[i] * logs[j] for i, j in pairs],
+    ]
+
+
+def partial(x, y, counts, levels, apart):
+    """Partial correlation of the cosines about level means over pairs, given two levels' mean and the counts."""
+    pairs = [(i, j) for i, j in combinations(range(len(levels)), 2) if not (levels[i] in apart and levels[j] in apart)]
+    kinds = sorted({tuple(sorted((levels[i], levels[j]))) for i, j in pairs})
+    design = [[float(tuple(sorted((levels[i], levels[j]))) == kind) for i, j in pairs] for kind in kinds]
+    if counts is not None:
+        design += covariates(counts.tolist(), pairs)[1:]
+    left = []
+    for rows in (x.numpy(), y.numpy()):
+        means = {level: rows[[i for i, own in enumerate(levels) if own == level]].mean(0) for level in levels}
+        about = [row - means[level] for row, level in zip(rows, levels, strict=True)]
+        cosines = [about[i] @ about[j] / math.sqrt((about[i] @ about[i]) * (about[j] @ about[j])) for i, j in pairs]
+        left.append(residuals(cosines, design))
+    return float(left[0] @ left[1] / math.sqrt((left[0] @ left[0]) * (left[1] @ left[1])))
