@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 from gti_diag.checkpoint import Checkpoint, Matrix, open_checkpoint
 from gti_diag.document import SCHEMA, canonical
 from gti_diag.errors import InputError
+from gti_diag.measures.alignment import Space
 from gti_diag.tokens.groups import Group, Partition, partition
 
 from . import exhibits, verdict
@@ -20,8 +22,8 @@ from .drift_summary import drift_summary
 from .group_measures import Summary, group_measures, text_null
 from .group_rows import GroupRows, hold
 from .levels import hierarchy_summary, read_items
-from .reference import load_reference
-from .resemblance import resemblance
+from .reference import SAVED, counts_of, load_reference
+from .resemblance import Reference, resemblance
 from .text_relation import isotropic_null, main_axes, neighbours, relate
 
 Progress = Callable[[str, float | None], None]
@@ -97,8 +99,8 @@ def diagnose(
         checkpoint: an opened checkpoint, or what `open_checkpoint` takes.
         base: the checkpoint it was extended from; tells which rows are new and whether old ones moved.
         new: which tokens are new: auto, a regular expression, id ranges, or @file.
-        reference: vectors the new tokens should resemble; the sidecar's codebooks if None.
-        items: JSON of item -> code tokens, for the measures of shared prefixes.
+        reference: vectors the new tokens should resemble; if None, what gti.json names: item means, and codebooks.
+        items: JSON of item -> code tokens, for the measures of shared prefixes and for how many items carry each token.
         matrix: input, output, both, or auto (input, and output when a separate head is stored).
         tensor: name of the embedding tensor where the layout is unknown.
         max_memory: bytes to stay under; groups whose rows exceed a quarter of it are streamed and sampled.
@@ -176,11 +178,11 @@ def _counts(group: Group) -> dict:
 
 @dataclass(frozen=True)
 class Given:
-    """What the user knows of the new tokens: vectors they should resemble (tokens × k), items that they code."""
+    """What is known of the new tokens: what they should resemble (first the one to judge by), their items, how many each has."""
 
-    vectors: Tensor | None
-    source: str | None
+    references: tuple[Reference, ...]
     items: Tensor | None
+    counts: Tensor | None
 
 
 def _given(checkpoint: Checkpoint, parts: Partition, reference: str | Path | None, items: str | Path | None) -> Given:
@@ -189,14 +191,22 @@ def _given(checkpoint: Checkpoint, parts: Partition, reference: str | Path | Non
         if file is not None and new is None:
             article = "an" if what[0] in "aeiou" else "a"
             raise InputError(f"{file}: {article} {what} is for new tokens, but there are none ({parts.rule})")
-    if reference is None and new is not None and checkpoint.sidecar is not None and parts.rule.startswith("gti.json"):
-        named = checkpoint.sidecar.get("codebooks")
-        file = None if named is None else Path(checkpoint.path) / named
-        reference = file if file is not None and file.is_file() else None
-    table = None if items is None or new is None else read_items(items, new.tokens, new.levels)
-    if reference is None or new is None:
-        return Given(None, None, table)
-    return Given(load_reference(reference, new.tokens), str(reference), table)
+    if new is None:
+        return Given((), None, None)
+    table = None if items is None else read_items(items, new.tokens, new.levels)
+    sidecar = checkpoint.sidecar if checkpoint.sidecar is not None and parts.rule.startswith("gti.json") else {}
+    counts = None
+    if table is not None:
+        counts = torch.bincount(table.flatten(), minlength=new.count)
+    elif sidecar.get("counts"):
+        counts = counts_of(sidecar, new.ids)
+    files = {"reference": Path(reference)} if reference is not None else {}
+    for name in [] if files else SAVED:
+        file = Path(checkpoint.path) / str(sidecar.get(name))
+        if sidecar.get(name) is not None and file.is_file():
+            files[name] = file
+    loaded = (Reference(name, load_reference(file, new.tokens), str(file)) for name, file in files.items())
+    return Given(tuple(loaded), table, counts)
 
 
 def _room(max_memory: int, dim: int) -> float:
@@ -227,7 +237,7 @@ def _analyse(
         if name != "new"
     }
     return {
-        "rsa": None, "hierarchy": None, "neighbours": None,
+        "rsa": None, "rsa_references": {}, "hierarchy": None, "neighbours": None,
         **found,
         "verdict": verdict.judge(found),
         "others": others,
@@ -277,16 +287,21 @@ def _against_text(
 
 def _structure(
     new: GroupRows, given: Given, settings: Settings, *, floor: str | None, progress: Progress
-) -> dict[str, dict | None]:
-    """What the levels of the codes show, and the agreement with a reference where one is given."""
+) -> dict[str, Any]:
+    """What the levels show; `rsa`, agreement with the reference to judge by, and `rsa_references`, with others by name."""
     progress("hierarchy", None)
     items = given.items if not new.sampled else None  # the table counts places among all new tokens
-    found = {"hierarchy": hierarchy_summary(new.rows, new.levels, items, floor_reason=floor)}
-    if given.vectors is not None:
+    found: dict[str, Any] = {"hierarchy": hierarchy_summary(new.rows, new.levels, items, floor_reason=floor)}
+    rows = Space(new.rows, "the new rows", new.matrix.dtype)
+    counts = None if given.counts is None else given.counts[new.places]
+    for reference in given.references:
         progress("RSA", None)
-        vectors = given.vectors[new.places].to(new.rows.device)
-        found["rsa"] = resemblance(
-            new.rows, vectors, new.levels, source=given.source, generator=settings.generator, exact=settings.exact,
-            stored=new.matrix.dtype,
-        )  # fmt: skip
+        held = replace(reference, vectors=reference.vectors[new.places].to(new.rows.device))
+        made = partial(
+            resemblance, rows, held, new.levels, tokens=new.tokens, counts=counts, generator=settings.generator
+        )
+        if "rsa" not in found:
+            found |= {"rsa": made(exact=settings.exact), "rsa_references": {}}
+        else:
+            found["rsa_references"][reference.name] = made(papers=False)
     return found

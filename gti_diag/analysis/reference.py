@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gti_diag.errors import InputError
 
+SAVED = ("item_means", "codebooks")  # what gti.json names, first the one to judge by: what a code means is its items
 SUFFIXES = (".npy", ".npz", ".safetensors", ".pt")
 
 
@@ -38,6 +39,23 @@ def load_reference(path: str | Path, tokens: Sequence[str]) -> Tensor:
         row = int(bad.nonzero()[0])
         raise InputError(f"{file}: row {row} ({tokens[row]!r}) of the reference holds NaN or infinity")
     return matrix
+
+
+def counts_of(sidecar: Mapping[str, Any], ids: Tensor) -> Tensor:
+    """How many items carry each of the tokens `ids`, by gti.json.
+
+    Raises:
+        InputError: not one whole number, 0 or more, for each of its ids.
+    """
+    named, counts = list(sidecar["ids"]), sidecar["counts"]
+    if (
+        not isinstance(counts, list)
+        or len(counts) != len(named)
+        or not all(isinstance(count, int) and count >= 0 for count in counts)
+    ):
+        raise InputError(f"gti.json: counts are to be whole numbers, 0 or more, one for each of its {len(named):,} ids")
+    known = dict(zip(named, counts, strict=True))
+    return torch.tensor([known[id] for id in ids.tolist()])
 
 
 def _read(file: Path) -> Any:

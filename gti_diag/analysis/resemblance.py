@@ -1,7 +1,8 @@
 """RSA of the new rows against the reference, over all tokens and level by level, with intervals and p-values."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,8 +13,13 @@ from gti_diag.measures.alignment import Space
 from gti_diag.measures.jackknife import jackknife_interval
 from gti_diag.measures.tiles import evenly
 
+from .evidence import tested_levels
 from .group_measures import Measured
+from .structure import NAMES, Generators, beyond, structure
+from .thresholds import levels_needed
 
+STATISTICS: tuple[tuple[str, Callable], ...] = (("pearson", rsa.pearson_rsa), ("spearman", rsa.spearman_rsa))
+NAMED = 20  # tokens left out that are listed
 CONFIDENCE = 0.95
 SAMPLES = 1000
 PERMUTATIONS, PERMUTATIONS_OF_MANY = 999, 119  # the least p is 0.001, and 0.0083
@@ -25,43 +31,93 @@ LEAST_ORDERS = 200  # tokens that can be permuted in fewer ways cannot reach the
 FEWEST = 4  # three tokens have three pairs: no correlation worth the name
 
 
+@dataclass(frozen=True)
+class Reference:
+    """What rows should resemble: a vector a token (zeros: none is known), and where it came from."""
+
+    name: str
+    vectors: Tensor
+    source: str | None
+
+
 def resemblance(
-    rows: Tensor,
-    vectors: Tensor,
+    rows: Space,
+    reference: Reference,
     levels: Tensor | None,
     *,
-    source: str | None,
-    generator: Callable[[str], torch.Generator],
+    tokens: Sequence[str],
+    generator: Generators,
+    counts: Tensor | None = None,
     exact: bool = False,
-    stored: torch.dtype | None = None,
+    papers: bool = True,
 ) -> dict:
-    """The `rsa` part of an analysis; zero rows are left out and counted. `stored` is the rows' type on disk, where another.
+    """The `rsa` part of an analysis: raw as the papers have it, about level means, and with counts held constant.
 
-    With several levels, tokens are permuted within their level for the p-value over all codes: that tokens of one level
-    resemble each other more than those of another is no evidence that codes mean anything. `exact` sorts every pair for
-    Spearman's correlation, however many.
+    Tokens with a zero row or a zero vector are left out and named. With several levels, tokens are permuted within their
+    level for the p-values over all codes: that tokens of one level resemble each other more than those of another is no
+    evidence that codes mean anything. `counts`: how many items carry each token. `exact` sorts every pair for Spearman's
+    correlation, however many; without `papers` only Pearson's is taken, and no CKA, Procrustes distance or neighbours.
     """
-    usable = ((rows != 0).any(1) & (vectors != 0).any(1)).cpu()
+    usable = ((rows.rows != 0).any(1) & (reference.vectors != 0).any(1)).cpu()
     if levels is not None and len(levels.unique()) < 2:
         levels = None
+    statistics = STATISTICS if papers else STATISTICS[:1]
 
     def spaces(members: Tensor) -> tuple[Space, Space]:
-        return Space(rows[members], "the new rows", stored), Space(vectors[members], "the reference")
+        chosen = members.to(rows.rows.device)
+        return Space(rows.rows[chosen], rows.name, rows.dtype), Space(reference.vectors[chosen], "the reference")
+
+    def adjusted(purpose: str, members: Tensor, within: Tensor | None = None) -> dict:
+        some = None if counts is None else counts[members]
+        return structure(*spaces(members), counts=some, levels=within, generator=generator, purpose=purpose)
 
     everything, within = spaces(usable), None if levels is None else levels[usable]
-    found = _agreement(everything, generator, "all", exact, within)
-    found |= {"reference": source, "dropped_zero_rows": int((~usable).sum()), "levels": {}}
-    found["alignment"] = _alignment(everything, found["undefined"])
-    for level in [] if levels is None else levels.unique().tolist():
-        found["levels"][str(level)] = _agreement(spaces(usable & (levels == level)), generator, f"level {level}", exact)
+    found = _agreement(everything, generator, "all", exact, statistics, within)
+    left_out = [tokens[place] for place in (~usable).nonzero()[:, 0].tolist()]
+    found |= {
+        "reference": reference.source,
+        "reference_name": reference.name,
+        "read": NAMES[0] if counts is None else NAMES[1],
+        "dropped_zero_rows": len(left_out),
+        "dropped": left_out[:NAMED],
+        "levels": {},
+    }
+    if papers:
+        found["alignment"] = _alignment(everything, found["undefined"])
+    _join(found, adjusted("all", usable, within))
+    if levels is None:
+        return {**found, "beyond": []}
+    for level in levels.unique().tolist():
+        members = usable & (levels == level)
+        entry = _agreement(spaces(members), generator, f"level {level}", exact, statistics)
+        entry["dropped_zero_rows"] = int((~usable & (levels == level)).sum())
+        _join(entry, adjusted(f"level {level}", members))
+        found["levels"][str(level)] = entry
+    found["beyond"] = []
+    tested, alone = tested_levels(found), levels_needed(len(found["levels"])) - 1
+    if len(tested) > alone:
+        best = sorted(map(int, tested), key=lambda level: -found["levels"][str(level)][found["read"]]["value"])
+        members = usable & torch.isin(levels, torch.tensor(best, dtype=levels.dtype))
+        held = None if counts is None else counts[members]
+        tests = beyond(
+            *spaces(members), counts=held, levels=levels[members], best=best, alone=alone, generator=generator
+        )
+        found["beyond"] = list(tests)
     return found
+
+
+def _join(found: dict, other: dict) -> None:
+    """Add what was found, and the reasons for what was not."""
+    found["undefined"] |= other.pop("undefined")
+    found |= other
 
 
 def _agreement(
     spaces: tuple[Space, Space],
-    generator: Callable[[str], torch.Generator],
+    generator: Generators,
     purpose: str,
     exact: bool,
+    statistics: Sequence[tuple[str, Callable]],
     within: Tensor | None = None,
 ) -> dict:
     n = len(spaces[0])
@@ -71,7 +127,7 @@ def _agreement(
         "permuted": "within levels" if within is not None else "freely",
     }
     undefined: dict[str, str] = {}
-    for name, statistic in (("pearson", rsa.pearson_rsa), ("spearman", rsa.spearman_rsa)):
+    for name, statistic in statistics:
         entry = Measured()
         if n < FEWEST:
             entry.values = {"value": None, "interval": None, "p_value": None}
@@ -81,10 +137,12 @@ def _agreement(
             _statistic(entry, statistic, *spaces, draws, exact=exact, within=within)
         found[name] = entry.values
         undefined |= {f"{name}.{key}": reason for key, reason in entry.undefined.items()}
-    rank = Measured()
-    if found["spearman"]["value"] is not None and n <= EXACT_TOKENS:
-        rank.add("rho_a", lambda: rsa.rho_a(*spaces))
-    return {**found, "rho_a": rank.values.get("rho_a"), "undefined": undefined}
+    if "spearman" in found:
+        rank = Measured()
+        if found["spearman"]["value"] is not None and n <= EXACT_TOKENS:
+            rank.add("rho_a", lambda: rsa.rho_a(*spaces))
+        found["rho_a"] = rank.values.get("rho_a")
+    return {**found, "undefined": undefined}
 
 
 def _alignment(spaces: tuple[Space, Space], undefined: dict[str, str]) -> dict:

@@ -27,7 +27,7 @@ class Number:
 
 
 def numbers(matrix: Mapping[str, Any]) -> dict[str, Number]:
-    """`new.effective_rank`, `text.norm.mean`, `rsa.pearson`, `rsa.level_1.pearson`, `drift.text.moved`: every scalar of a matrix."""
+    """`new.effective_rank`, `text.norm.mean`, `rsa.pearson`, `rsa.level_1.centred`, `drift.text.moved`: every scalar of a matrix."""
     found: dict[str, Number] = {}
     for group, measures in matrix["groups"].items():
         found |= {f"{group}.{name}": number for name, number in _group(matrix, group, measures)}
@@ -68,7 +68,7 @@ def _noise(name: str, value: float, measures: Mapping[str, Any], band: Mapping[s
 
 
 def _rsa(rsa: Mapping[str, Any]) -> Iterator[tuple[str, Number]]:
-    for name in ("pearson", "spearman"):
+    for name in ("pearson", "spearman", "centred", "counts_held"):
         if name in rsa:
             yield name, _statistic(rsa[name], (rsa.get("undefined") or {}).get(f"{name}.value"))
     if "rho_a" in rsa:

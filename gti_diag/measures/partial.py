@@ -29,9 +29,9 @@ from .alignment import Rows, Space, paired
 from .tiles import one_thread_each, workers
 
 Square = Float[Tensor, "tokens tokens"]
-TIED = 1e-9  # correlations closer than this come from arrangements that are the same but for rounding
+TIED = 1e-6  # correlations closer than this come from arrangements that are the same but for rounding
 NOTHING = 1e-10  # a square sum below this share of the whole is what regression leaves of rounding
-FLOAT64_TOKENS = 256  # more are permuted in float32: a null needs few digits
+FLOAT64_TOKENS = 128  # more are permuted in float32: a null needs few digits
 JACKKNIFE_TOKENS = 512  # up to here tokens are also left out one by one, which sees more of a small sample's spread
 
 

@@ -1,4 +1,4 @@
-"""Agreement of the new rows with their codebook vectors: RSA overall and level by level (Fig. 7b)."""
+"""Agreement of the new rows with a reference: RSA overall and level by level (Fig. 7b), raw and with nuisances taken out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,19 @@ from .style import Look, canvas, colour, printable
 from .view import Missing, View
 
 NAME = "rsa"
-TITLE = "Agreement with the codebooks (RSA)"
+TITLE = "Agreement with the reference (RSA)"
 MEASURE = "rsa"  # what `gti-diag explain` calls it
 CAPTION = (
-    "Correlation between the pairwise cosines of the new rows and those of the codebook vectors, over all "
-    "codes and within each level. Whiskers: bootstrap over tokens. Zero: no relation."
+    "Correlation between the pairwise cosines of the new rows and those of the reference, over all codes and within each level. "
+    "Pearson and Spearman: rows as they are; centred: about the mean of each level, which takes out a direction that a level shares; "
+    "counts held: also without what follows from how many items carry a token. Whiskers: bootstrap over tokens. Zero: no relation."
 )
-STATISTICS = {"pearson": "Pearson $r$", "spearman": r"Spearman $\rho$"}
+STATISTICS = {
+    "pearson": "Pearson $r$",
+    "spearman": r"Spearman $\rho$",
+    "centred": "centred $r$",
+    "counts_held": "counts held",
+}
 
 
 @dataclass(frozen=True)
@@ -59,13 +65,14 @@ def _bar(where: str, entry: dict | None) -> Bar | None:
 
 
 def draw(panels: Sequence[Panel], look: Look) -> Figure:
-    """Pearson beside Spearman on one scale; bars grouped by codes, one colour per checkpoint."""
-    wide = len(panels) > 1
+    """One axes a statistic, on one scale; bars grouped by codes, one colour per checkpoint."""
+    shown = {name: title for name, title in STATISTICS.items() if any(panel.bars[name] for panel in panels)}
+    wide = len(panels) > 1 or len(shown) > 2
     width = look["page"] if wide else look["column"]
-    figure, grid = canvas(width, look["column"] * 0.66, ncols=2, sharey=True)
+    figure, grid = canvas(width, look["column"] * 0.66, ncols=len(shown), sharey=True, squeeze=False)
     places = list(dict.fromkeys(bar.where for panel in panels for bars in panel.bars.values() for bar in bars))
     thick = 0.8 / len(panels)
-    for axes, (statistic, title) in zip(grid, STATISTICS.items(), strict=True):
+    for axes, (statistic, title) in zip(grid[0], shown.items(), strict=True):
         for i, panel in enumerate(panels):
             bars = panel.bars[statistic]
             x = np.array([places.index(bar.where) for bar in bars]) + (i - (len(panels) - 1) / 2) * thick
@@ -96,7 +103,7 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
         axes.spines["bottom"].set_visible(False)
         axes.set_title(title)
         axes.margins(y=0.12)
-    grid[0].set_ylabel("correlation with the codebooks")
-    if wide:
-        figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(panels), 4))
+    grid[0, 0].set_ylabel("correlation with the reference")
+    if len(panels) > 1:
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(panels), 4))
     return figure

@@ -75,6 +75,10 @@ ROWS = (
     Row("p_value", "  Mantel p", _significance("pearson")),
     Row("rsa_spearman", "RSA, Spearman ρ", _rsa("spearman")),
     Row("p_value", "  Mantel p", _significance("spearman")),
+    Row("rsa_centred", "RSA, centred", _rsa("centred")),
+    Row("p_value", "  p", _significance("centred")),
+    Row("rsa_counts_held", "RSA, counts held", _rsa("counts_held")),
+    Row("p_value", "  p", _significance("counts_held")),
 )
 
 

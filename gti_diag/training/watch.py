@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gti_diag.analysis.verdict import THRESHOLDS
+from gti_diag.analysis.thresholds import THRESHOLDS
 from gti_diag.errors import InputError
 from gti_diag.measures import geometry, spectra
 from gti_diag.measures.tiles import evenly

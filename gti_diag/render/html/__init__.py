@@ -113,7 +113,7 @@ def _figure(name: str, module: Any, panels: list[Any]) -> dict[str, Any]:
     for i, chart in enumerate(made):
         chart["id"] = f"{name}-{i}"
         chart["label"] = f"{module.TITLE}{': ' + chart['name'] if chart.get('name') else ''}"
-    wide = len(made) > 1 or module is trajectory or (module is rsa_bars and len(panels) > 4)
+    wide = len(made) > 1 or module is trajectory or module is rsa_bars
     return {
         "name": name,
         "title": module.TITLE,

@@ -70,8 +70,10 @@ def _spectra(panels: Sequence[spectrum.Panel]) -> Chart:
 
 
 def _bars(panels: Sequence[rsa_bars.Panel]) -> Chart:
+    titles = {"pearson": "Pearson r", "spearman": "Spearman ρ", "centred": "centred r", "counts_held": "counts held"}
+    shown = {name: title for name, title in titles.items() if any(panel.bars[name] for panel in panels)}
     traces = []
-    for side, (statistic, title) in enumerate((("pearson", "Pearson r"), ("spearman", "Spearman ρ"))):
+    for side, (statistic, title) in enumerate(shown.items()):
         for panel in panels:
             bars = panel.bars[statistic]
             known = all(bar.low is not None for bar in bars)
@@ -86,12 +88,15 @@ def _bars(panels: Sequence[rsa_bars.Panel]) -> Chart:
                 },
                 "hovertemplate": "%{fullData.name}<br>" + title + ", %{x}: %{y:.3f}<extra></extra>",
             })  # fmt: skip
+    axes = [f"x{side or ''}" for side in [0, *range(2, len(shown) + 1)]]
+    width, gap = 1 / len(shown), 0.02
     layout = {
-        "barmode": "group", "grid": {"rows": 1, "columns": 2, "subplots": [["xy", "x2y"]]},
-        "xaxis": {"title": {"text": "Pearson r"}, "domain": [0, 0.48]},
-        "xaxis2": {"title": {"text": "Spearman ρ"}, "domain": [0.52, 1]},
+        "barmode": "group", "grid": {"rows": 1, "columns": len(shown), "subplots": [[f"{axis}y" for axis in axes]]},
         "yaxis": {"title": {"text": "correlation"}, "zeroline": True},
     }  # fmt: skip
+    for side, (axis, title) in enumerate(zip(axes, shown.values(), strict=True)):
+        domain = [max(0, side * width + gap), min(1, (side + 1) * width - gap)]
+        layout[axis.replace("x", "xaxis")] = {"title": {"text": title}, "domain": domain}
     return {"data": traces, "layout": layout}
 
 

@@ -131,6 +131,78 @@ def test_exact_ranks_are_the_default_for_few_pairs(tiny_lm, tmp_path):
     assert plain["matrices"]["input"]["rsa"]["permuted"] == "within levels"
 
 
+def with_references(folder, **references):
+    """References beside the weights as gti.json names them."""
+    sidecar = json.loads((folder / "gti.json").read_text()) if (folder / "gti.json").is_file() else {"schema": 1}
+    rows = load_file(folder / "model.safetensors")["model.embed_tokens.weight"].shape[0]
+    sidecar |= {"new_tokens": TOKENS, "ids": list(range(rows - 60, rows)), "levels": [1] * 20 + [2] * 20 + [3] * 20}
+    for name, vectors in references.items():
+        if name == "counts":
+            sidecar[name] = vectors
+        else:
+            save_file({name: vectors}, folder / f"{name}.safetensors")
+            sidecar[name] = f"{name}.safetensors"
+    (folder / "gti.json").write_text(json.dumps(sidecar))
+    return folder
+
+
+def test_item_means_are_judged_by_and_codebooks_shown_beside_them(tiny_lm):
+    folder = rewrite(tiny_lm("both", new_tokens=TOKENS), grounded)
+    counts = torch.randint(1, 30, (60,), generator=torch.Generator().manual_seed(0)).tolist()
+    found = gti_diag.diagnose(
+        with_references(folder, codebooks=codebook(seed=9), item_means=codebook(), counts=counts), seed=1
+    )["matrices"]["input"]
+    rsa, other = found["rsa"], found["rsa_references"]["codebooks"]
+    assert found["verdict"]["label"] == "healthy" and "means of their items" in found["verdict"]["reasons"][1]["text"]
+    assert rsa["reference"].endswith("item_means.safetensors") and rsa["read"] == "counts_held"
+    for part in (rsa, *rsa["levels"].values()):
+        assert {"pearson", "centred", "counts_held"} <= set(part)
+        assert part["counts_held"]["value"] > 0.1 > abs(other["counts_held"]["value"])
+        assert part["counts_held"]["interval"][0] < part["counts_held"]["value"] < part["counts_held"]["interval"][1]
+    assert [test["apart"] for test in rsa["beyond"]] == [[1], [2], [3]]
+    assert all(test["p_value"] < 0.01 for test in rsa["beyond"]) and "spearman" not in other
+
+
+def test_an_item_table_says_how_many_items_carry_each_token(tiny_lm, tmp_path):
+    folder = rewrite(tiny_lm("counted", new_tokens=TOKENS), grounded)
+    np.save(tmp_path / "r.npy", codebook().numpy())
+    items = {str(n): [f"<a_{n % 20}>", f"<b_{n % 7}>", f"<c_{n % 20}>"] for n in range(140)}
+    (tmp_path / "items.json").write_text(json.dumps(items))
+    found = gti_diag.diagnose(folder, reference=tmp_path / "r.npy", items=tmp_path / "items.json")["matrices"]["input"][
+        "rsa"
+    ]
+    levels = found["levels"]
+    assert levels["1"]["counts_held"]["value"] == levels["1"]["centred"]["value"]  # as many items each: nothing to hold
+    assert levels["2"]["counts_held"]["value"] != levels["2"]["centred"]["value"]
+
+
+@pytest.mark.parametrize("counts", [[1, 2], ["a"] * 60, [-1] * 60, {"a": 1}])
+def test_counts_that_are_none_are_refused(tiny_lm, counts):
+    with pytest.raises(InputError, match="counts are to be whole numbers, 0 or more, one for each of its 60 ids"):
+        gti_diag.diagnose(with_references(tiny_lm("bad", new_tokens=TOKENS), counts=counts))
+
+
+def test_a_reference_for_a_few_tokens_tests_nothing_and_says_which_it_lacks(tiny_lm, tmp_path):
+    folder = rewrite(tiny_lm("few", new_tokens=TOKENS), grounded)
+    vectors = codebook().numpy()
+    vectors[10:] = 0
+    np.save(tmp_path / "r.npy", vectors)
+    verdict = gti_diag.diagnose(folder, reference=tmp_path / "r.npy")["matrices"]["input"]["verdict"]
+    assert verdict["label"] == "untested"
+    texts = [reason["text"] for reason in verdict["reasons"]]
+    assert "not tested" in texts[0] and "10 of 60 tokens have a row and a vector" in texts[0]
+    assert any("50 of 60 tokens were not compared" in text and "<a_10>" in text for text in texts)
+
+
+def test_two_clusters_of_four_match_perfectly_and_prove_nothing(tmp_path):
+    text = vocabulary_like(300, 24)
+    clusters = torch.eye(2).repeat_interleave(4, 0)
+    np.save(tmp_path / "r.npy", clusters.numpy())
+    new = clusters @ vocabulary_like(2, 24, seed=1) + 0.5 * vocabulary_like(8, 24, seed=2)
+    verdict = judged(plain(tmp_path, text, new), reference=tmp_path / "r.npy")["verdict"]
+    assert verdict["label"] == "untested" and "arrangements" in verdict["reasons"][0]["text"]
+
+
 def test_exact_mean_rows_measure_as_one_point(tiny_lm):
     folder = rewrite(tiny_lm("mean", new_tokens=TOKENS), CASES["mean"][0])
     new = gti_diag.diagnose(folder)["matrices"]["input"]["groups"]["new"]
@@ -320,7 +392,7 @@ def test_so_few_tokens_that_chance_cannot_be_told_are_not_called_unstructured(tm
     np.save(tmp_path / "r.npy", new.numpy())
     found = judged(plain(tmp_path, text, new), reference=tmp_path / "r.npy")
     assert found["rsa"]["pearson"]["value"] == pytest.approx(1) and found["rsa"]["pearson"]["p_value"] is None
-    assert found["verdict"]["label"] == "healthy" and "orders" in found["verdict"]["reasons"][-1]["text"]
+    assert found["verdict"]["label"] == "untested" and "arrangements" in found["verdict"]["reasons"][0]["text"]
 
 
 def test_one_ordinary_new_row_is_healthy_by_its_distance(tmp_path):
