@@ -1,6 +1,5 @@
 """The `hierarchy` part of an analysis: do levels form blocks, and do codes whose items share a prefix lie near?"""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +7,8 @@ import torch
 from torch import Tensor
 
 from gti_diag.errors import InputError
+from gti_diag.foreign.json_text import parse_json
+from gti_diag.foreign.limits import read_small
 from gti_diag.measures import geometry, hierarchy
 
 from .group_measures import Measured
@@ -24,11 +25,9 @@ def read_items(path: str | Path, tokens: Sequence[str], levels: Tensor | None) -
     """
     file = Path(path)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(read_small(file), file, finite=True)
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{file}: is not JSON: {error}") from error
     table = content.get("items", content) if isinstance(content, dict) else None
     if not isinstance(table, dict) or not table or not all(isinstance(codes, list) for codes in table.values()):
         raise InputError(f"{file}: an item table maps each item to the list of its code tokens")
@@ -39,6 +38,8 @@ def read_items(path: str | Path, tokens: Sequence[str], levels: Tensor | None) -
         for level in levels.unique().tolist():
             members = (levels == level).nonzero()[:, 0].tolist()
             place |= {(level, number): index for number, index in enumerate(members)}
+    if not all(type(code) in (int, str) for codes in table.values() for code in codes):
+        raise InputError(f"{file}: a code is a token string, or its number among the tokens of its level")
     keys = [[(i, c) if isinstance(c, int) else c for i, c in enumerate(codes, 1)] for codes in table.values()]
     unknown = next((key for row in keys for key in row if key not in place), None)
     if unknown is not None:

@@ -357,6 +357,26 @@ class Comparison(Open):
     analyses: Annotated[list[Analysis], Field(min_length=1)]
 
 
+# --- semantic IDs ---------------------------------------------------------------------------------------------------
+
+
+class SemanticIds(Open):
+    """sids.json: how many codes each level has, and the codes of every item."""
+
+    schema_: Schema = Field(alias="schema", default=1)
+    encoder: str = ""
+    seed: Seed = 0
+    codes: Annotated[list[Annotated[int, Field(ge=1, lt=2**31)]], Field(min_length=1, max_length=26)]
+    items: Annotated[dict[str, list[Whole]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _a_code_a_level(self) -> "SemanticIds":
+        wrong = next((item for item, codes in self.items.items() if len(codes) != len(self.codes)), None)
+        if wrong is not None:
+            raise ValueError(f"item {wrong!r} has {len(self.items[wrong])} codes, there are {len(self.codes)} levels")
+        return self
+
+
 # --- files of others ------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """A run's checkpoints over training steps: which there are, what each measures, and what was measured before."""
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -16,7 +17,8 @@ from typing import Any
 from gti_diag.errors import InputError
 from gti_diag.files import atomic, write_text
 from gti_diag.foreign import presentable, shown, without_secrets
-from gti_diag.foreign.json_text import writable
+from gti_diag.foreign.json_text import parse_json, writable
+from gti_diag.foreign.limits import read_small
 
 LINES = "trajectory.jsonl"
 CACHE = "cache"
@@ -105,11 +107,10 @@ def step_of(path: str, recorded: int | None) -> int | None:
     """
     state = Path(path) / "trainer_state.json"
     if state.is_file():
-        try:
-            step = json.loads(state.read_text(encoding="utf-8")).get("global_step")
-        except (ValueError, AttributeError) as error:
-            raise InputError(f"{state} is not a trainer's state: {error}") from error
-        if isinstance(step, int):
+        from gti_diag.foreign import schemas
+
+        step = schemas.read_formed(schemas.TrainerState, state, "it is no trainer's state", finite=False).global_step
+        if step is not None:
             return step
     named = re.search(r"(\d+)$", path.rstrip("/"))
     return int(named[1]) if named else recorded
@@ -189,8 +190,14 @@ def line_of(path: str, cache: Path, *, settings: str, options: Mapping[str, Any]
 
 
 def _cached(files: Sequence[Path]) -> dict | None:
-    file = next((file for file in files if file.is_file()), None)
-    return None if file is None else json.loads(file.read_text(encoding="utf-8"))
+    """The first of the files that is there and whole: what is damaged is measured again."""
+    from gti_diag.foreign import schemas
+
+    for file in files:
+        with contextlib.suppress(InputError, OSError):
+            found = parse_json(read_small(file), file, finite=True)
+            return schemas.checked(schemas.Analysis, found, file)
+    return None
 
 
 def slim(analysis: Mapping[str, Any]) -> dict:

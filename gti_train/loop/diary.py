@@ -1,6 +1,7 @@
 """What is kept of a run's steps: the last one's number, and a line of metrics for each."""
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -33,8 +34,16 @@ def _append(metrics: Path, record: StepRecord, *, first: bool) -> None:
     metrics.parent.mkdir(parents=True, exist_ok=True)
     if first and metrics.is_file():
         # A resumed run does the steps after its state again: drop their lines, and a half-written last one.
-        lines = [line for line in metrics.read_text().splitlines() if line.endswith("}")]
-        kept = [line for line in lines if json.loads(line)["step"] < record.step]
+        lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines()
+        kept = [line for line in lines if _step(line) < record.step]
         metrics.write_text("".join(line + "\n" for line in kept))
     with metrics.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record.flat()) + "\n")
+
+
+def _step(line: str) -> float:
+    """The step of a line; after all steps for a line that is damaged."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        return math.inf

@@ -3,15 +3,17 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from gti_diag.errors import InputError
 from gti_diag.files import atomic, write_text
+from gti_diag.foreign.json_text import writable
 
 from .ids import SemanticIds
 from .uniqueness import collisions
+
+AGAIN = "make it again with `gti-train sids`"
 
 
 def save_sids(sids: SemanticIds, folder: str | os.PathLike[str]) -> Path:
@@ -39,7 +41,7 @@ def save_sids(sids: SemanticIds, folder: str | os.PathLike[str]) -> Path:
         "collisions": {"items": found.items, "distinct": found.distinct, "largest": found.largest},
         "items": dict(zip(sids.item_ids, sids.codes.tolist(), strict=True)),
     }
-    return write_text(Path(folder) / "sids.json", json.dumps(record, ensure_ascii=False) + "\n")
+    return write_text(Path(folder) / "sids.json", writable(json.dumps(record, ensure_ascii=False)) + "\n")
 
 
 def load_sids(path: str | os.PathLike[str]) -> SemanticIds:
@@ -48,15 +50,16 @@ def load_sids(path: str | os.PathLike[str]) -> SemanticIds:
     Raises:
         InputError: a file is missing, is not ours, or the files disagree.
     """
+    from gti_diag.foreign import schemas
+
     file = Path(path) / "sids.json" if Path(path).is_dir() else Path(path)
-    record = _read_json(file)
-    try:
-        sizes, items = [int(size) for size in record["codes"]], dict(record["items"])
-        codes = torch.tensor(list(items.values()), dtype=torch.long).reshape(len(items), len(sizes))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{file}: not semantic IDs ({error}); make them with `gti-train sids`") from error
-    if not items or (codes < 0).any() or (codes >= torch.tensor(sizes)).any():
-        raise InputError(f"{file}: no items, or a code outside its level; make it again with `gti-train sids`")
+    if not file.exists():
+        raise InputError(f"{file}: no such file; make semantic IDs with `gti-train sids ITEMS --out DIR`")
+    record = schemas.read_formed(schemas.SemanticIds, file, AGAIN)
+    sizes, items = record.codes, record.items
+    codes = torch.tensor(list(items.values()), dtype=torch.long)
+    if (codes >= torch.tensor(sizes)).any():
+        raise InputError(f"{file}: a code lies outside its level; {AGAIN}")
     books, means = (
         _vectors(file.with_name(f"{name}.safetensors"), name, sum(sizes)) for name in ("codebooks", "item_means")
     )
@@ -69,9 +72,9 @@ def load_sids(path: str | os.PathLike[str]) -> SemanticIds:
         codes,
         tuple(books.split(sizes)),
         means,
-        str(record.get("encoder", "")),
-        int(record.get("seed", 0)),
-        {name: record[name] for name in ("quantiser", "unique", "moves") if name in record},
+        record.encoder,
+        record.seed,
+        {name: value for name, value in (record.model_extra or {}).items() if name in ("quantiser", "unique", "moves")},
     )
 
 
@@ -86,18 +89,8 @@ def _vectors(file: Path, name: str, tokens: int) -> torch.Tensor | None:
         matrix = load_file(file)[name]
     except (OSError, SafetensorError, KeyError) as error:
         raise InputError(f"{file}: no readable {name} ({error}); make them again with `gti-train sids`") from error
+    if matrix.ndim != 2 or not bool(torch.isfinite(matrix).all()):
+        raise InputError(f"{file}: {name} is no matrix of finite numbers; {AGAIN}")
     if len(matrix) != tokens:
         raise InputError(f"{file}: {len(matrix)} rows, but sids.json lists {tokens} codes")
     return matrix
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file; make semantic IDs with `gti-train sids ITEMS --out DIR`") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{file}: not readable JSON ({error})") from error
-    if not isinstance(record, dict):
-        raise InputError(f"{file}: a JSON {type(record).__name__}, not the object that `gti-train sids` writes")
-    return record

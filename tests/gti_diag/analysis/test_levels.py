@@ -23,7 +23,10 @@ def test_token_strings_and_numbers_mean_the_same(tmp_path):
 @pytest.mark.parametrize(
     "content,words",
     [
-        ("{", "is not JSON"),
+        ("{", "is not usable JSON"),
+        ('{"x": [0.5]}', "a code is a token string, or its number"),
+        ('{"x": [[0]]}', "a code is a token string, or its number"),
+        ('{"x": [true]}', "a code is a token string, or its number"),
         ("[1]", "maps each item to the list"),
         ("{}", "maps each item to the list"),
         ('{"x": ["<a_0>"], "y": ["<a_0>", "<b_0>"]}', "some items have more codes"),

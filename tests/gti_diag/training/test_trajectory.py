@@ -59,7 +59,7 @@ def test_steps_are_read_from_the_trainer_then_the_name_then_the_sidecar(tmp_path
     (folder / "trainer_state.json").write_text('{"global_step": 31}')
     assert trajectory.step_of(str(folder), 5) == 31
     (folder / "trainer_state.json").write_text("{")
-    with pytest.raises(InputError, match="is not a trainer's state"):
+    with pytest.raises(InputError, match=r"trainer_state\.json: is not usable JSON"):
         trajectory.step_of(str(folder), 5)
 
 
@@ -77,6 +77,17 @@ def test_only_new_checkpoints_are_measured(run, counted, tmp_path):
 
     list(trajectory.follow([str(run)], out, seed=1))
     assert counted == ["checkpoint-9"], "other options, other numbers"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema": 1}', b"\xff", b"[" * 50_000])
+def test_a_damaged_cache_is_measured_again(run, counted, tmp_path, content):
+    pattern, out = [f"{run}/checkpoint-9"], tmp_path / "out"
+    list(trajectory.follow(pattern, out))
+    counted.clear()
+    for file in (out / "cache").iterdir():
+        file.write_bytes(content)
+    (found,) = trajectory.follow(pattern, out)
+    assert (len(found), counted) == (1, ["checkpoint-9"])
 
 
 def test_watching_picks_up_what_appears_and_waits_for_what_is_half_written(run, counted, tmp_path):

@@ -13,7 +13,7 @@ import torch
 from gti_diag.errors import InputError
 from gti_train.grounding.ground import GroundingConfig
 from gti_train.grounding.stage import ground_checkpoint
-from gti_train.loop.state import State, check_folder, clear_folder, load_state, newest_step, save_state
+from gti_train.loop.state import State, _checksum, check_folder, clear_folder, load_state, newest_step, save_state
 from gti_train.loop.training import LoopConfig
 from gti_train.model.vocabulary import extend_checkpoint
 from tests.gti_train.grounding.grounding_cases import CODES, EXAMPLES
@@ -41,7 +41,7 @@ def test_newest_is_loaded_and_few_are_kept(tmp_path):
     assert load_state(tmp_path / "none", run="r") is None
     for step in (3, 9, 10):
         save_state(state(step), tmp_path, run="r", keep=2)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000009.pt", "step-00000010.pt"]
+    assert [p.name[:13] for p in sorted(tmp_path.iterdir())] == ["step-00000009", "step-00000010"]
     found = load_state(tmp_path, run="r")
     assert (found.step, found.best, found.optimizer) == (10, {"value": 1.0}, state(10).optimizer)
     assert torch.equal(found.parameters[0], torch.full((2,), 10.0))
@@ -64,7 +64,48 @@ def test_an_interrupted_save_leaves_the_previous_state(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         save_state(state(6), tmp_path, run="r", keep=2)
     assert load_state(tmp_path, run="r").step == 3
-    assert [p.name for p in tmp_path.iterdir()] == ["step-00000003.pt"]
+    assert [p.name[:13] for p in tmp_path.iterdir()] == ["step-00000003"]
+
+
+def newest(folder):
+    return max(folder.glob("step-*"))
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def misname(path):
+    path.rename(path.with_name(path.name.replace("step-00000009", "step-00000012")))
+
+
+def foreign(path):
+    torch.save([1, 2], path)
+    path.rename(path.with_name(f"step-00000009-{_checksum(path)}.pt"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [flip, misname, foreign, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(path.read_bytes()[:-1])],
+)
+def test_a_damaged_state_is_passed_over_for_the_one_before(tmp_path, caplog, damage):
+    for step in (3, 9):
+        save_state(state(step), tmp_path, run="r", keep=2)
+    damage(newest(tmp_path))
+    assert load_state(tmp_path, run="r").step == 3
+    (line,) = caplog.messages
+    assert line.endswith("is damaged: passed over")
+
+
+def test_the_newest_step_is_that_of_a_whole_state(tmp_path):
+    for step in (3, 9):
+        save_state(state(step), tmp_path, run="r", keep=2)
+    flip(newest(tmp_path))
+    assert newest_step(tmp_path) == 3
+    save_state(state(9), tmp_path, run="r", keep=2)
+    assert (newest_step(tmp_path), len(list(tmp_path.iterdir()))) == (9, 2)
 
 
 def test_sigkill_and_resume_is_bitwise_invisible(tiny_lm, tmp_path):
@@ -81,7 +122,7 @@ def test_sigkill_and_resume_is_bitwise_invisible(tiny_lm, tmp_path):
     process.wait()
     process.stdout.close()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "killed.state", "mean"]
-    assert sorted(p.stem for p in (tmp_path / "killed.state").glob("*.pt")) == ["step-00000003", "step-00000006"]
+    assert sorted(p.stem[:13] for p in (tmp_path / "killed.state").glob("*.pt")) == ["step-00000003", "step-00000006"]
 
     resumed: list[int] = []
     ground_checkpoint(source, tmp_path / "killed", **given, save_every=3, progress=lambda r: resumed.append(r.step))
@@ -103,7 +144,8 @@ def test_what_is_not_of_a_run_is_neither_taken_over_nor_removed(tmp_path):
     check_folder(folder)
     save_state(state(3), folder, run="r", keep=2)
     save_state(state(4), folder / "unfrozen", run="r", keep=2)
-    (folder / ".part-host-1-x.pt").touch()  # of a save that was killed
+    (folder / ".part-host-1-x").mkdir()  # of a save that was killed
+    (folder / ".part-host-1-x" / "state.pt").touch()
     check_folder(folder)
     assert newest_step(folder) == 3
     (folder / "thesis.tex").write_text("years of work")

@@ -92,16 +92,19 @@ def test_damaged_files_are_refused(tmp_path, sids):
     file = save_sids(sids, tmp_path)
     record = json.loads(file.read_text())
     for change, message in (
-        ({"items": {"i0": [0, 0]}}, "not semantic IDs"),
+        ({"items": {"i0": [0, 0]}}, "item 'i0' has 2 codes, there are 3 levels"),
         ({"items": {"i0": [0, 0, 5]}}, "outside its level"),
-        ({"items": {}}, "no items"),
+        ({"items": {}}, "items is empty"),
+        ({"items": {"i0": [0, 0, 0.5]}}, "is 0.5, it should be a whole number"),
+        ({"items": {"i0": [0, 0, -1]}}, "is -1, it should be greater"),
+        ({"seed": float("nan")}, "NaN is not a number"),
         ({"codes": [4, 6, 6]}, "15 rows, but sids.json lists 16"),
     ):
         file.write_text(json.dumps(record | change))
         with pytest.raises(InputError, match=message):
             load_sids(tmp_path)
     file.write_text("[]")
-    with pytest.raises(InputError, match="a JSON list"):
+    with pytest.raises(InputError, match="it should be an object"):
         load_sids(tmp_path)
     file.write_text(json.dumps(record))
     (tmp_path / "codebooks.safetensors").write_bytes(b"short")
