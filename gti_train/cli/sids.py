@@ -1,11 +1,13 @@
 """gti-train sids: from a catalogue to semantic IDs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gti_diag.cli.shell import say
+from gti_diag.errors import InputError
 
 from .app import app
 from .options import Columns, Dimensions, Encoder, LayoutName, Out, Quiet, Seed, SkipBad, code_sizes, column_map
@@ -14,8 +16,10 @@ from .progress import share_bar
 
 @app.command(epilog="Example: gti-train sids shop/ --out shop/sids --quantiser rq-vae --codes 256,256,256,256")
 def sids(
-    source: Annotated[Path, typer.Argument(metavar="ITEMS", help="items.jsonl, or whatever `catalogue` reads.")],
-    out: Out,
+    source: Annotated[
+        Path | None, typer.Argument(metavar="ITEMS", help="items.jsonl, or whatever `catalogue` reads.")
+    ] = None,
+    out: Out = Path("sids"),
     encoder: Encoder = "lsa",
     dimensions: Dimensions = 64,
     quantiser: Annotated[
@@ -37,6 +41,15 @@ def sids(
         Path | None, typer.Option(help="Take codes from here instead: codes.json, X.index.json, info.txt, sids.json.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of rq-vae.")] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Judge the codes: quality.json, .md, .html and figures in OUT.")
+    ] = False,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="A B", help="Make nothing: judge two mappings side by side, and what changes between them."
+        ),
+    ] = None,
     layout: LayoutName = None,
     columns: Columns = "",
     skip_bad: SkipBad = False,
@@ -45,12 +58,20 @@ def sids(
 ) -> None:
     """Turn item texts into semantic IDs, from coarse to fine, every item with a code of its own.
 
-    The same seed gives the same codes, whatever the number of threads and the order of the items.
+    The same seed gives the same codes, whatever the number of threads and the order of the items. Histories beside the
+    items are used by --report alone, to judge whether neighbours in code are chosen together.
     """
     from gti_train.catalogue.reading import open_catalogue
     from gti_train.semantic_ids.making import Wanted, make
 
-    found = open_catalogue(source, layout=layout, columns=column_map(columns), skip_bad=skip_bad)
+    if source is None and compare is None:
+        raise InputError("name the items: gti-train sids ITEMS --out DIR (or two mappings: --compare A B)")
+    reading: dict[str, Any] = {"layout": layout, "columns": column_map(columns), "skip_bad": skip_bad}
+    catalogue = None if source is None else open_catalogue(source, **reading).catalogue
+    if compare is not None:
+        _compare(compare, catalogue, out, encoder=encoder, dimensions=dimensions, seed=seed, quiet=quiet)
+        return
+    assert catalogue is not None
     settings: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     wanted = Wanted(
         encoder=encoder,
@@ -62,9 +83,43 @@ def sids(
         settings=settings,
     )
     with share_bar(quiet) as progress:
-        made = make(found.catalogue, wanted, out, codes_from=codes_from, progress=progress)
+        made = make(catalogue, wanted, out, codes_from=codes_from, progress=progress)
     if not quiet:
         _say(made.sids, out)
+    if report:
+        from gti_train.semantic_ids.quality.report import Evidence, quality
+
+        _write([quality(made.sids, Evidence(catalogue, made.vectors, made.quantiser), seed=seed)], out, quiet=quiet)
+
+
+def _compare(
+    pair: tuple[Path, Path], catalogue: Any, out: Path, *, encoder: str, dimensions: int, seed: int, quiet: bool
+) -> None:
+    """Both reports and the churn, in OUT."""
+    from gti_train.semantic_ids.quality.mappings import compare
+    from gti_train.semantic_ids.vectors import text_vectors
+
+    def encode(texts: Sequence[str]) -> Any:
+        return text_vectors(texts, encoder=encoder, dimensions=dimensions, seed=seed, cache=out / "vectors")
+
+    reports, churn = compare(*pair, catalogue, encode, seed=seed)
+    _write(reports, out, quiet=quiet, churn=churn)
+
+
+def _write(reports: list[dict[str, Any]], out: Path, *, quiet: bool, churn: dict[str, Any] | None = None) -> None:
+    from gti_diag.render.sids import words, write
+
+    write(reports, out, churn=churn)
+    if quiet:
+        return
+    for report in reports:
+        say(f"{words.title(report)}: {report['verdict']['label']}")
+        for level in report["levels"]:
+            use = f"{level['used']} of {level['size']} codes, perplexity {level['perplexity']:.1f}"
+            say(f"  level {level['level']}: {level['verdict']['label'] or 'only tells items apart'} ({use})")
+    for depth in (churn or {"depths": []})["depths"]:
+        say(f"first {depth['depth']}: {depth['kept']:.1%} of items keep their codes")
+    say(f"the report is in {out / 'quality.html'}")
 
 
 def _say(sids: Any, out: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tests.strategies  # noqa: F401  no deadlines
 from gti_diag.errors import InputError
 from gti_train.catalogue.describing import describe, gini
 from gti_train.catalogue.filtering import k_core, repeats

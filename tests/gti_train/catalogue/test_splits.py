@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tests.strategies  # noqa: F401  no deadlines
 from gti_diag.errors import InputError
 from gti_train.catalogue.records import Catalogue, Event, Gathering, Item
 from gti_train.catalogue.splits import global_time, leave_one_out

@@ -64,3 +64,20 @@ def test_what_cannot_be_made_is_refused(command, items, tmp_path, arguments, mes
     code, _, err = command("sids", items, "--out", tmp_path / "sids", *arguments)
     assert code == 2 and message in err
     assert not (tmp_path / "sids" / "sids.json").exists()
+
+
+def test_report_and_compare_judge_codes(command, items, tmp_path):
+    arguments = ("--codes", "9,12", "--dimensions", 8)
+    code, out, err = command("sids", items.parent, "--out", tmp_path / "a", *arguments, "--report")
+    assert code == 0, err
+    assert "residual-kmeans on lsa:" in out and "level 1: healthy (9 of 9 codes" in out
+    report = json.loads((tmp_path / "a" / "quality.json").read_text())
+    assert report["items"] == 90 and report["events"] > 0 and report["collisions"]["rate"] == 0
+    assert command("sids", items, "--out", tmp_path / "b", *arguments, "--seed", 1, "--quiet")[0] == 0
+    pair = ("--compare", tmp_path / "a", tmp_path / "b")
+    code, out, err = command("sids", items.parent, *pair, "--out", tmp_path / "ab", "--dimensions", 8)
+    assert code == 0, err
+    assert "of items keep their codes" in out and (tmp_path / "ab" / "quality.html").is_file()
+    assert command("sids", *pair, "--out", tmp_path / "blind", "--quiet")[:2] == (0, "")
+    code, _, err = command("sids", "--out", tmp_path / "c")
+    assert code == 2 and "name the items" in err

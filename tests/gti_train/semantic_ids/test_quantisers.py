@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tests.strategies  # noqa: F401  no deadlines
 from gti_diag.errors import InputError
 from gti_train.semantic_ids.clustering import residual_kmeans
 from gti_train.semantic_ids.making import make_ids
@@ -156,7 +157,7 @@ def test_layers_are_an_mlp():
     assert torch.equal(Layers()(x), x)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(st.integers(0, 10**6), st.sampled_from([1e-6, 1.0, 1e6]))
 def test_prices_even_out_the_use_of_codes_at_any_scale(seed, scale):
     generator = torch.Generator().manual_seed(seed)

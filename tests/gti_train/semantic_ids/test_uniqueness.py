@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tests.strategies  # noqa: F401  no deadlines
 from gti_diag.errors import InputError
 from gti_train.semantic_ids.ids import SemanticIds
 from gti_train.semantic_ids.making import UNIQUE, make_ids
@@ -25,7 +26,7 @@ def books(sizes, dim=3, seed=0):
     )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.sampled_from([(2, 3), (3, 2, 2), (4,)]), st.sampled_from([0.0, 0.01, 1.0]))
 def test_every_item_gets_its_own_codes_whenever_there_are_enough(seed, sizes, width):
     quantiser = Quantiser("test", books(sizes, seed=seed))
