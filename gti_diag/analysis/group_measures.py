@@ -20,7 +20,7 @@ AXES = 16  # leading axes of a group, between which and text's principal angles 
 MEDIAN_ROWS = 4095  # a median over more rows costs a selection in each column and changes nothing
 NEIGHBOURHOOD_ROWS = 2048  # of a group, evenly chosen: a search costs the square of their number
 NEIGHBOURS = 10  # of each row, searched once for all measures of neighbourhoods
-NULL_SAMPLES = (6, 40)  # at least, at most
+NULL_SAMPLES = (4, 40)  # at least, at most
 NULL_WORK = 3e10  # multiply-adds that all null spectra together may cost: a second on two cores
 
 

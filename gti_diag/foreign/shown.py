@@ -40,6 +40,9 @@ def shown(text: object) -> str:
     return COMMAND.sub(lambda found: _code(found[0]), plain) if "::" in plain or "##" in plain else plain
 
 
+NUMBERS = {float, int, bool, type(None)}
+
+
 def without_secrets(text: str) -> str:
     """`text` with *** for passwords in addresses, and for signatures and tokens in their queries."""
     if "://" not in text:
@@ -54,7 +57,7 @@ def presentable(value: Any) -> Any:
         return shown(value)
     if isinstance(value, Mapping):
         return {presentable(key): presentable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple)) and not set(map(type, value)) <= NUMBERS:  # matrices hold a hundred thousand
         return type(value)(presentable(item) for item in value)
     return value
 
