@@ -1,8 +1,8 @@
 """From an opened checkpoint to its analysis: one loop over matrices and groups, composing the core."""
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gti_diag.checkpoint import Checkpoint, Matrix, open_checkpoint
+from gti_diag.checkpoint import Checkpoint, Matrix, open_base, open_checkpoint
 from gti_diag.document import SCHEMA, canonical
 from gti_diag.errors import InputError
 from gti_diag.measures.alignment import Space
 from gti_diag.tokens.groups import Group, Partition, partition
+from gti_diag.tokens.sizes import SHORT_HEAD
 
 from . import exhibits, verdict
 from .drift_summary import drift_summary
@@ -67,7 +68,7 @@ def compare(
     Raises:
         InputError: as `diagnose`.
     """
-    opened = base if base is None or isinstance(base, Checkpoint) else open_checkpoint(base)
+    opened = base if base is None or isinstance(base, Checkpoint) else open_base(base, tensor=options.get("tensor"))
     analyses = []
     for index, checkpoint in enumerate(checkpoints):
         where = f"[{index + 1}/{len(checkpoints)}] " if len(checkpoints) > 1 else ""
@@ -112,12 +113,14 @@ def diagnose(
     """
     settings = Settings(seed, device, max_memory, exact, exhibits)
     settings.place()
-    opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint, tensor=tensor)
-    base = base if base is None or isinstance(base, Checkpoint) else open_checkpoint(base)
+    base = base if base is None or isinstance(base, Checkpoint) else open_base(base, tensor=tensor)
+    opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint, tensor=tensor, base=base)
     progress("finding tokens", None)
     parts = partition(opened, new=new, base=base)
     given = _given(opened, parts, reference, items)
-    chosen = _matrices(opened, matrix)
+    chosen = _matrices(opened, matrix, parts)
+    theirs = _text_of(base, opened) if base is not None and not parts.groups["text"].count else None
+    groups = dict(parts.groups) if theirs is None else {**parts.groups, "text": theirs}
     return canonical(
         {
             "schema": SCHEMA,
@@ -127,28 +130,56 @@ def diagnose(
             "seed": seed,
             "tokens": {
                 "rule": parts.rule,
-                "notes": parts.notes,
-                "groups": {n: _counts(g) for n, g in parts.groups.items()},
+                "alarms": [asdict(alarm) for alarm in parts.alarms],
+                "notes": (*_text_notes(groups["text"], theirs, base), *parts.notes),
+                "groups": {n: _counts(g) for n, g in groups.items()},
             },
             "matrices": {
                 name: {
-                    **_analyse(stored, opened.path, parts, settings, progress=progress, given=given),
-                    "drift": None if base is None else drift_summary(opened, base, name, dict(parts.groups)),
+                    **_analyse(stored, opened.path, groups, settings, progress=progress, given=given,
+                               text=stored if theirs is None or base is None else base.matrices.get(name, base.matrices["input"])),
+                    "drift": None if base is None or theirs is not None else drift_summary(opened, base, name, groups),
                 }
                 for name, stored in chosen.items()
             },
         }
-    )
+    )  # fmt: skip
 
 
-def _matrices(checkpoint: Checkpoint, wanted: str) -> dict[str, Matrix]:
-    if wanted in ("auto", "both"):
-        return {name: checkpoint.matrices[name] for name in ("input", "output") if name in checkpoint.matrices}
-    if wanted not in ("input", "output"):
+def _text_of(base: Checkpoint, checkpoint: Checkpoint) -> Group | None:
+    """The text rows of the base, for a checkpoint that has none of its own; None where they cannot be compared."""
+    if base.matrices["input"].shape[1] != checkpoint.matrices["input"].shape[1]:
+        return None
+    found = partition(base).groups["text"]
+    return found if found.count else None
+
+
+def _text_notes(text: Group, theirs: Group | None, base: Checkpoint | None) -> list[str]:
+    if theirs is not None and base is not None:
+        return [f"every row is new: compared with the {text.count:,} text rows of the base {base.path}"]
+    if text.count:
+        return []
+    why = "the base's rows have another width" if base is not None else "give the model they are for with --base"
+    return [f"every row is new or reserved, so there is no text to compare with: {why}"]
+
+
+def _matrices(checkpoint: Checkpoint, wanted: str, parts: Partition) -> dict[str, Matrix]:
+    """The matrices to judge by role: a head only if every new and text token has a row in it.
+
+    Raises:
+        InputError: an unknown choice, or one that is not stored or too short.
+    """
+    known = checkpoint.matrices
+    if wanted not in ("auto", "both", "input", "output"):
         raise InputError(f"--matrix {wanted!r}: choose input, output or both")
-    if wanted not in checkpoint.matrices:
+    short = next((alarm.text for alarm in parts.alarms if alarm.kind == SHORT_HEAD), None)
+    if wanted in ("auto", "both"):
+        return {name: known[name] for name in ("input", "output") if name in known and not (name == "output" and short)}
+    if wanted not in known:
         raise InputError(f"{checkpoint.path}: no separate {wanted} matrix is stored; use --matrix input")
-    return {wanted: checkpoint.matrices[wanted]}
+    if wanted == "output" and short:
+        raise InputError(f"{checkpoint.path}: {short}; use --matrix input")
+    return {wanted: known[wanted]}
 
 
 def described(checkpoint: Checkpoint, fingerprint: str) -> dict:
@@ -215,20 +246,29 @@ def _room(max_memory: int, dim: int) -> float:
 
 
 def _analyse(
-    matrix: Matrix, source: str, parts: Partition, settings: Settings, *, progress: Progress, given: Given
+    matrix: Matrix,
+    source: str,
+    parts: Mapping[str, Group],
+    settings: Settings,
+    *,
+    progress: Progress,
+    given: Given,
+    text: Matrix,
 ) -> dict:
-    held, groups, summaries = _measured(matrix, source, parts, settings, progress)
-    text, new = held.get("text"), held.get("new")
+    """All that is said of one matrix; the rows of the group `text` are those of the matrix `text`."""
+    of = {name: text if name == "text" else matrix for name in parts}
+    held, groups, summaries = _measured(of, source, parts, settings, progress)
+    words, new = held.get("text"), held.get("new")
     floor = None if new is None else summaries["new"].floor
     found: dict[str, Any] = {"tensor": matrix.name, "dtype": matrix.kind, "shape": matrix.shape, "groups": groups}
     nulls: dict[str, dict] = {}
-    if text is not None:
+    if words is not None:
         nulls = _against_text(held, groups, summaries, settings, progress)
         found["null"] = nulls.get("new")
-    if text is not None and new is not None and settings.exhibits:
+    if new is not None and settings.exhibits:
         progress("neighbours and map", None)
-        found |= exhibits.gather(text, new, generator=settings.generator)
-        found["neighbours"] = neighbours(text, new)
+        found |= exhibits.gather(words, new, generator=settings.generator)
+        found["neighbours"] = None if words is None else neighbours(words, new)
     if new is not None:
         found |= _structure(new, given, settings, floor=floor, progress=progress)
     others = {
@@ -245,22 +285,26 @@ def _analyse(
 
 
 def _measured(
-    matrix: Matrix, source: str, parts: Partition, settings: Settings, progress: Progress
+    of: Mapping[str, Matrix], source: str, parts: Mapping[str, Group], settings: Settings, progress: Progress
 ) -> tuple[dict[str, GroupRows], dict[str, dict], dict[str, Summary]]:
-    """The rows of each group, its measures (in the order of `parts`), and what comparisons need of it."""
+    """The rows of each group, its measures (in the order of `parts`), and what comparisons need of it.
+
+    `of` says of which matrix a group's rows are; a group without a row in it is left out.
+    """
     held, measured, summaries = {}, {}, {}
-    for name, group in sorted(parts.groups.items(), key=lambda item: item[0] == "text"):  # text, whose Gram stays, last
+    present = {name: kept for name, group in parts.items() if (kept := group.within(of[name].shape[0])).count}
+    for name, group in sorted(present.items(), key=lambda item: item[0] == "text"):  # text, whose Gram stays, last
         progress(f"measuring {name} rows", None)
         held[name] = hold(
-            matrix,
+            of[name],
             group,
             source=source,
-            room=_room(settings.max_memory, matrix.shape[1]),
+            room=_room(settings.max_memory, of[name].shape[1]),
             device=settings.place(),
             generator=settings.generator(name),
         )
         measured[name], summaries[name] = group_measures(held[name], moments=name == "text")
-    return held, {name: measured[name] for name in parts.groups}, summaries
+    return held, {name: measured[name] for name in present}, summaries
 
 
 def _against_text(

@@ -28,7 +28,11 @@ def drift_summary(checkpoint: Checkpoint, base: Checkpoint, name: str, groups: d
     place = places(checkpoint, base)
     found: dict = {"base": base.path, "groups": {}}
     for group in groups.values():
-        pairs = [(index, place[id]) for index, id in enumerate(group.ids.tolist()) if id in place]
+        pairs = [
+            (index, place[id])
+            for index, id in enumerate(group.numbers)
+            if id < new.shape[0] and place.get(id, old.shape[0]) < old.shape[0]
+        ]
         if pairs:
             found["groups"][group.name] = _moved(old, new, group, torch.tensor(pairs), (base.path, checkpoint.path))
     return found

@@ -17,13 +17,13 @@ MAP_TEXT = 2000
 MAP_AXES = 4096
 
 
-def gather(text: GroupRows, new: GroupRows, *, generator: Callable[[str], torch.Generator]) -> dict:
+def gather(text: GroupRows | None, new: GroupRows, *, generator: Callable[[str], torch.Generator]) -> dict:
     """The parts `panel`, `blocks` and `map`; one that cannot be made is None, and `undefined` says why."""
     found: dict[str, Any] = {"undefined": {}}
     makers = {
-        "panel": lambda: panel(text, new, generator=generator("panel")),
+        "panel": lambda: panel(_there(text), new, generator=generator("panel")),
         "blocks": lambda: blocks(new.rows, new.tokens, new.levels),
-        "map": lambda: token_map(text, new, generator=generator("map")),
+        "map": lambda: token_map(_there(text), new, generator=generator("map")),
     }
     for name, make in makers.items():
         try:
@@ -32,6 +32,12 @@ def gather(text: GroupRows, new: GroupRows, *, generator: Callable[[str], torch.
             found[name] = None
             found["undefined"][name] = str(error)
     return found
+
+
+def _there(text: GroupRows | None) -> GroupRows:
+    if text is None:
+        raise ValueError("there are no text rows to compare with")
+    return text
 
 
 def panel(text: GroupRows, new: GroupRows, *, generator: torch.Generator) -> dict:

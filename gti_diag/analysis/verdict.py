@@ -31,7 +31,8 @@ def judge(matrix: dict, group: str = "new") -> dict:
     """The verdict on one group of one matrix of an analysis; its `null` and `rsa` must be that group's.
 
     Returns:
-        `{"label", "reasons": [{"measure", "value", "expected", "text"}], "advice"}`; label None when there is no new row.
+        `{"label", "reasons": [{"measure", "value", "expected", "text"}], "advice"}`; label None when there is no new row, or
+        nothing to hold the new rows against.
     """
     new = matrix["groups"].get(group)
     if not new or not new["count"]:
@@ -46,6 +47,9 @@ def judge(matrix: dict, group: str = "new") -> dict:
         reasons = list(rule(matrix, new))
         if reasons:
             return _verdict(label, reasons)
+    if not matrix["groups"].get("text") and _tested(matrix) is None:
+        text = "there are no text rows and no reference to hold the new rows against"
+        return _verdict(None, [_reason("count", None, "text rows, or a reference", text)])
     return _verdict("healthy", list(_healthy(matrix, new)))
 
 

@@ -16,7 +16,9 @@ from gti_diag.errors import InputError
 from .places import Folder, LocalFolder
 from .records import bad
 
-HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+# The oldest models of the hub have no owner in their id: gpt2, bert-base-uncased.
+HUB_ID = re.compile(r"(?P<repo>(?:[\w-][\w.-]*/)?[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+FILE = re.compile(r".*\.(?:safetensors|bin|pt|pth|ckpt|gguf|np[yz]|json|txt|vec)", re.IGNORECASE)
 # Asked for one by one where a web server gives no listing.
 USUAL_NAMES = (
     "config.json", "model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json",
@@ -30,7 +32,7 @@ AT_ONCE = 64 * 1024 * 1024
 def place(path: str | Path) -> tuple[Folder, str | None]:
     """The folder that `path` means, and the file in it if it names one.
 
-    Tried in order: a URL, a local folder or file, a hub id `owner/name` or `owner/name@revision`.
+    Tried in order: a URL, a local folder or file, a hub id `owner/name` or `name`, with or without `@revision`.
 
     Raises:
         InputError: nothing is there.
@@ -44,11 +46,11 @@ def place(path: str | Path) -> tuple[Folder, str | None]:
             return LocalFolder(str(local)), None
         if local.is_file():
             return LocalFolder(str(local.parent)), local.name
-        below = local.parent.is_dir()
+        below = "/" in text and local.parent.is_dir()
     except (OSError, ValueError) as error:  # ValueError: a name no file can have
         raise bad(repr(text), f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
     hub = HUB_ID.fullmatch(text)
-    if hub is not None and not below:
+    if hub is not None and not below and not FILE.fullmatch(text):
         return _hub(hub["repo"], hub["revision"]), None
     raise bad(path, "does not exist", "give a checkpoint folder, a file, a URL or a hub id owner/name")
 

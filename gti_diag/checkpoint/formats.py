@@ -79,7 +79,9 @@ def _gguf(folder: Folder, files: Sequence[str]) -> Content:
         raise bad(folder.root, f"holds several GGUF files ({', '.join(files[:4])})", "name one of them")
     pairs: dict[str, Any] = {}
     tensors = together(folder, files, gguf_reader(pairs))
-    config = gguf_config(pairs) | {"tie_word_embeddings": None if "output.weight" in tensors else True}
+    config = gguf_config(pairs)
+    if "output.weight" not in tensors and not re.search("bert|encoder", str(config["model_type"])):
+        config["tie_word_embeddings"] = True
     return tensors, config, gguf_vocabulary(pairs, f"{folder.root}/{files[0]}")
 
 

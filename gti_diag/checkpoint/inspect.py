@@ -44,17 +44,18 @@ def describe(checkpoint: Checkpoint, partition: Any) -> dict[str, Any]:
             "rule": partition.rule,
             "groups": {name: _group(group) for name, group in partition.groups.items()},
         },
-        "notes": list(partition.notes),
+        "notes": [*(alarm.text for alarm in partition.alarms), *partition.notes],
     }
 
 
 def _group(group: Any) -> dict[str, Any]:
+    long = group.count > 2 * SHOWN
     levels = sorted(Counter(group.level_numbers).items()) if group.level_numbers is not None else None
     return {
         "count": group.count,
         "levels": len(levels) if levels else None,
         "level_counts": [count for _, count in levels] if levels else None,
         "families": sorted(set(group.families)) if group.families else None,
-        "first": list(group.tokens[:SHOWN]),
-        "last": list(group.tokens[-SHOWN:]) if group.count > SHOWN else [],
+        "first": list(group.tokens[:SHOWN] if long else group.tokens),
+        "last": list(group.tokens[-SHOWN:]) if long else [],
     }

@@ -47,7 +47,8 @@ LAYOUTS = (
     Layout("static embedding", "=embeddings", ()),
 )  # fmt: skip
 
-PREFIXES = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "base_model.model.", "_forward_module.")
+# Wrappers that training tools put around a name, as whole components of it (`original_module` is none).
+WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:module|_orig_mod|_fsdp_wrapped_module|base_model\.model|_forward_module)\.")
 # What quantisers store beside a weight: GPTQ, AWQ, MLX, bitsandbytes, compressed-tensors, scaled fp8.
 QUANTISED = re.compile(
     r"(.+?)\.(?:qweight|scales|SCB|weight_scale\w*|scale_weight|weight_packed|weight\.(?:absmax|quant_\w+))"
@@ -57,9 +58,7 @@ VOCABULARY_WORDS = ("embed", "emb", "wte", "tok", "vocab", "item", "word")
 
 def bare(name: str) -> str:
     """The tensor name without the wrappers that training tools put around it."""
-    for prefix in PREFIXES:
-        name = name.replace(prefix, "")
-    return name
+    return WRAPPER.sub("", name)
 
 
 def quantised(names: Iterable[str]) -> dict[str, str]:

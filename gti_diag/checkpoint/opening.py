@@ -9,51 +9,63 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gti_diag.errors import InputError
 
 from . import layouts, sidecar
+from .ends import LEFT_OUT, VECTORS, find_ends, tie, vector_names
 from .far import FarFolder, place
 from .formats import ADAPTER, Weights, first_with, read_weights
-from .lazy import torch
 from .places import Folder, read_json, whole
-from .read_adapter import COPY, adapted, adapter, replaced_rows
-from .records import SIZES, Checkpoint, Matrix, Vocabulary, bad
+from .read_adapter import adapter, merged
+from .records import Checkpoint, Matrix, Vocabulary, bad
+from .satellites import extended
 from .tokenizer_files import TokenizerFiles
 from .vocabulary import read_vocabulary
 
-COMPARED_ROWS = 256  # rows read to see whether a stored head equals the input matrix
-MOST_ADDED_COMPARED = 1024
-LEFT_OUT = "left out the head"
 
-
-def open_checkpoint(path: str | Path, *, tensor: str | None = None) -> Checkpoint:
+def open_checkpoint(path: str | Path, *, tensor: str | None = None, base: Checkpoint | None = None) -> Checkpoint:
     """Open a checkpoint; read its descriptions, none of its weights but a few rows of a stored head.
 
     Args:
-        path: a folder, a weights file, an fsspec URL, or a hub id `owner/name[@revision]`.
+        path: a folder, a weights file, an fsspec URL, or a hub id `owner/name[@revision]` or `name`.
         tensor: the name of the input matrix, where the layout is not known.
+        base: stands in for the base of an adapter where that cannot be opened.
 
     Raises:
         InputError: there is no checkpoint, it is damaged, or its embedding cannot be told.
     """
-    return _opened(path, tensor, adapters=())
+    return _opened(path, tensor, base, adapters=())
 
 
-def _opened(path: str | Path, tensor: str | None, *, adapters: tuple[str, ...]) -> Checkpoint:
+def open_base(path: str | Path, *, tensor: str | None = None) -> Checkpoint:
+    """Open what a checkpoint was made from: by the same tensor name where it has it, else as its own layout says.
+
+    Raises:
+        InputError: as `open_checkpoint`.
+    """
+    if tensor is None:
+        return open_checkpoint(path)
+    try:
+        return open_checkpoint(path, tensor=tensor)
+    except InputError:
+        return open_checkpoint(path)
+
+
+def _opened(
+    path: str | Path, tensor: str | None, stand_in: Checkpoint | None, *, adapters: tuple[str, ...]
+) -> Checkpoint:
     """The checkpoint; `adapters` are those that wait for this base, by the real paths of their folders."""
     folder, file = place(path)
     weights = read_weights(folder, file)
     if weights.format == ADAPTER:
-        return _adapter_checkpoint(path, weights, tensor, adapters=adapters)
+        return _adapter_checkpoint(path, weights, tensor, stand_in, adapters=adapters)
     config = _config(weights)
-    vocabulary = weights.vocabulary or _vocabulary(weights, file)
-    layout, matrices, notes = _matrices(str(path), weights.tensors, config=config, vocabulary=vocabulary, tensor=tensor)
+    vocabulary, side_notes = (weights.vocabulary, ()) if weights.vocabulary else _vocabulary(weights, file)
+    layout, matrices, notes = find_ends(str(path), weights.tensors, config=config, vocabulary=vocabulary, tensor=tensor)
     head_left_out = any(note.startswith(LEFT_OUT) for note in notes)
-    tied, tie_notes = (False, ()) if head_left_out else _tied(matrices, config, vocabulary)
+    tied, tie_notes = (False, ()) if head_left_out else tie(matrices, config, vocabulary)
     packed = {f"rows of {m.name} are stored as {m.packing}, read as float32" for m in matrices.values() if m.packing}
-    return Checkpoint(
+    opened = Checkpoint(
         path=str(path),
         format=weights.format,
         config=config,
@@ -61,11 +73,23 @@ def _opened(path: str | Path, tensor: str | None, *, adapters: tuple[str, ...]) 
         matrices=matrices,
         tied=tied,
         sidecar=_sidecar(weights.folders, matrices["input"], vocabulary),
-        notes=(*weights.notes, *notes, *tie_notes, *sorted(packed)),
+        notes=(*weights.notes, *side_notes, *notes, *tie_notes, *sorted(packed)),
         layout=layout,
         tensors=weights.tensors,
         tokenizer=TokenizerFiles(functools.partial(_nearest, weights.folders), _text(config, "chat_template")),
         identity=_identity(weights),
+    )
+    return _all_new(opened) if layout == VECTORS else opened
+
+
+def _all_new(opened: Checkpoint) -> Checkpoint:
+    rows = opened.matrices["input"].shape[0]
+    vectors = "one vector" if rows == 1 else f"{rows:,} vectors"
+    return dataclasses.replace(
+        opened,
+        vocabulary=vector_names(opened.tensors, rows),
+        own=tuple(range(rows)),
+        own_because=f"the file holds {vectors} and nothing else",
     )
 
 
@@ -76,17 +100,19 @@ def _config(weights: Weights) -> Mapping[str, Any] | None:
     return read_json(home, "config.json") if home is not None else None
 
 
-def _vocabulary(weights: Weights, file: str | None) -> Vocabulary | None:
-    """From the nearest folder that has one; beside a lone array, only a list that fits its rows."""
+def _vocabulary(weights: Weights, file: str | None) -> tuple[Vocabulary | None, tuple[str, ...]]:
+    """From the nearest folder that has one; beside a lone array, only a list that fits its rows. And what to tell."""
     array = weights.format in ("npy", "npz")
     stem = Path(file).stem if file is not None else None
+    notes: tuple[str, ...] = ()
     for folder in weights.folders:
-        found = read_vocabulary(folder, stem=stem)
+        found, told = read_vocabulary(folder, stem=stem)
+        notes += told
         if found is not None and not (
             array and file and found.size not in {m.shape[0] for m in weights.tensors.values()}
         ):
-            return found
-    return None
+            return found, notes
+    return None, notes
 
 
 def _nearest(folders: tuple[Folder, ...], name: str) -> bytes | None:
@@ -107,160 +133,54 @@ def _identity(weights: Weights) -> str | None:
     return " ".join(str(here.identity(file)) for file in weights.files)
 
 
-def text_config(config: Mapping | None) -> Mapping:
-    """The part of a config that speaks of the language model (multimodal configs nest it)."""
-    config = config or {}
-    nested = next((config[key] for key in ("text_config", "llm_config", "language_config") if key in config), None)
-    return {**config, **nested} if isinstance(nested, Mapping) else config
-
-
-def _sizes(config: Mapping | None, vocabulary: Vocabulary | None) -> tuple[int, ...]:
-    """Row counts that an embedding of this checkpoint may have."""
-    declared = [text_config(config).get("vocab_size"), vocabulary.size if vocabulary else None]
-    return tuple(size for size in declared if isinstance(size, int))
-
-
-def _matrices(
-    path: str,
-    tensors: Mapping[str, Matrix],
-    *,
-    config: Mapping | None,
-    vocabulary: Vocabulary | None,
-    tensor: str | None,
-) -> tuple[str, dict[str, Matrix], tuple[str, ...]]:
-    """The layout's family, the matrices by role, and what to tell about the choice."""
-    quantised = layouts.quantised(tensors)
-    found = layouts.find([*tensors, *quantised])
-    notes: tuple[str, ...] = ()
-    if tensor is not None and tensor not in tensors:
-        near = ", ".join(m.name for m in layouts.candidates(tensors, _sizes(config, vocabulary))[:4])
-        raise bad(path, f"has no tensor {tensor!r}", f"candidates: {near}" if near else "")
-    chosen = tensor if tensor is not None or found is None else found.input
-    if chosen in quantised:
-        raise bad(path, f"stores {chosen!r} quantised (by {quantised[chosen]!r} beside it), which is not read",
-                  "save the embedding dequantised")  # fmt: skip
-    if found is not None and tensor in (None, found.input):
-        layout, matrices = found.layout.family, {"input": tensors[found.input]}
-        if found.output in quantised:
-            notes += (f"{LEFT_OUT} {found.output!r}, which is stored quantised",)
-        elif found.output is not None:
-            matrices["output"] = tensors[found.output]
-        if found.others:
-            notes += (f"took {found.input!r}; {', '.join(found.others)} would fit too (choose with --tensor)",)
-    elif tensor is not None:
-        layout, matrices = "chosen by name", {"input": tensors[tensor]}
-    else:
-        layout, matrices, notes = _ranked(path, tensors, _sizes(config, vocabulary))
-    for matrix in matrices.values():
-        if len(matrix.shape) != 2 or not all(matrix.shape) or not matrix.floating:
-            raise bad(path, f"tensor {matrix.name!r} has shape {matrix.shape} and type {matrix.kind}",
-                      "an embedding is a floating-point matrix with rows: choose one with --tensor")  # fmt: skip
-    return layout, matrices, notes
-
-
-def _ranked(
-    path: str, tensors: Mapping[str, Matrix], sizes: tuple[int, ...]
-) -> tuple[str, dict[str, Matrix], tuple[str, ...]]:
-    """No known layout: the one matrix that fits the vocabulary, or an error that names the candidates."""
-    ranked = layouts.candidates(tensors, sizes)
-    fitting = [matrix for matrix in ranked if matrix.shape[0] in sizes]
-    if len(fitting) == 1 or len(ranked) == 1:
-        why = "the only matrix that fits the vocabulary" if fitting else "the only matrix"
-        return "guessed from shapes", {"input": ranked[0]}, (f"unknown layout: took {ranked[0].name!r}, {why}",)
-    if not ranked:
-        raise bad(path, "holds no floating-point matrix", "this is not a model with an embedding")
-    shown = ", ".join(f"{m.name} {m.shape[0]}×{m.shape[1]}" for m in ranked[:5])
-    raise bad(path, "has a layout that is not known", f"choose the embedding with --tensor NAME; candidates: {shown}")
-
-
-def _tied(
-    matrices: Mapping[str, Matrix], config: Mapping | None, vocabulary: Vocabulary | None
-) -> tuple[bool | None, tuple[str, ...]]:
-    """Whether one matrix serves both ends, by what is stored; a note where the config says otherwise."""
-    said = text_config(config).get("tie_word_embeddings")
-    said = said if isinstance(said, bool) else None
-    entry, head = matrices["input"], matrices.get("output")
-    if head is None:
-        names = (config or {}).get("architectures")
-        names = names if isinstance(names, list) else []
-        if said is False and any("LM" in str(name) or "Generation" in str(name) for name in names):
-            return True, ("retied: the config says untied, but no head is stored",)
-        return said, ()
-    if head.shape != entry.shape:
-        return False, (f"the head has shape {head.shape}, the input matrix {entry.shape}",)
-    rows = entry.shape[0]
-    added = [id for id in (vocabulary.added if vocabulary is not None else ()) if id < rows][-MOST_ADDED_COMPARED:]
-    spread = range(0, rows, max(1, rows // COMPARED_ROWS))
-    probe = sorted({*spread, *range(max(0, rows - 32), rows), *added})
-    same = _equal_rows(entry, head, probe)
-    if said and not same:
-        return False, ("silently untied: the config says tied, but a head with other rows is stored "
-                       "(loading will overwrite it by the input matrix)",)  # fmt: skip
-    if said is False and same:
-        return True, (f"silently tied: the config says untied, but the stored head equals the input matrix "
-                      f"in all {len(probe)} rows compared",)  # fmt: skip
-    return same, ()
-
-
-def _equal_rows(first: Matrix, second: Matrix, ids: list[int]) -> bool:
-    """Whether the rows hold the same values; where both are plain bytes of one type, without torch."""
-    if first.stored is None or second.stored is None or first.kind != second.kind:
-        both = (matrix.rows(torch.tensor(ids, dtype=torch.long)).double() for matrix in (first, second))
-        return bool(torch.equal(*both))
-    width = SIZES[first.kind]
-    a, b = (matrix.stored(np.array(ids)).view(f"u{width}") for matrix in (first, second) if matrix.stored)
-    differ = a != b
-    sign = a.dtype.type(1 << (8 * width - 1))
-    return not bool(((a | b)[differ] & ~sign).any())  # +0 and −0 are one value
-
-
 # --- adapters -------------------------------------------------------------------------------------------------------
 
 
 def _adapter_checkpoint(
-    path: str | Path, weights: Weights, tensor: str | None, *, adapters: tuple[str, ...]
+    path: str | Path,
+    weights: Weights,
+    tensor: str | None,
+    stand_in: Checkpoint | None,
+    *,
+    adapters: tuple[str, ...],
 ) -> Checkpoint:
     """A PEFT adapter on its base: the rows that the model would use with the adapter active."""
-    config = weights.config or {}
+    config, here = weights.config or {}, weights.folders[0]
     found = adapter(str(path), config, weights.tensors)
-    base = _base(path, weights, tensor, adapters=adapters)
-    entry = base.matrices["input"]
+    base, base_notes = _base(path, weights, tensor, stand_in, adapters=adapters)
+    longer, added = extended(base, here, weights.tensors, f"{here.root}/{weights.files[0]}")
+    entry = longer.matrices["input"]
     head_name = _module(base.matrices["output"]) if "output" in base.matrices else _head_name(base)
-    given = adapted(found, entry, _module(entry))
-    assert given is not None
-    matrices = {"input": given}
-    # A tied head that the adapter touches starts from the input matrix and leaves it.
-    touched = found.of(
-        head_name, ".weight", ".lora_A.weight", ".base_layer.weight", ".token_adapter.trainable_tokens_delta"
-    )
-    # So does an untouched one whose input matrix is replaced by a copy: it keeps the base's rows.
-    left = bool(base.tied) and touched is None and found.of(_module(entry), *COPY) is not None
-    before = base.matrices.get("output", entry if left or touched is not None else None)
-    head = adapted(found, before, head_name)
-    if head is not None:
-        matrices["output"] = dataclasses.replace(head, name=f"{head_name}.weight") if before is entry else head
-    vocabulary = _vocabulary(weights, None) or base.vocabulary
-    tied, notes = _tied(matrices, base.config, vocabulary) if head is not None else (base.tied, ())
-    if left and not tied:
+    tied = "output" not in base.matrices and base.tied is not False and bool(base.tied or found.has(head_name))
+    now = merged(found, longer.matrices, (_module(entry), head_name), tied=tied)
+    matrices = {"input": now.entry} | ({"output": now.head} if now.head is not None else {})
+    own, side_notes = _vocabulary(weights, None)
+    vocabulary = longer.vocabulary if added and longer.vocabulary is not base.vocabulary else own or base.vocabulary
+    own_tie, notes = tie(matrices, base.config, vocabulary) if now.head is not None else (base.tied, ())
+    if now.left_behind and not own_tie:
         notes = ("silently untied: the adapter has an input matrix of its own, the head keeps the base's rows",)
-    changed = [role for role, now, was in (("input", given, entry), ("output", head, before)) if now is not was]
-    kind = f"{config.get('peft_type', 'PEFT')} adapter on {base.path}"
-    told = (
-        f"{kind}: changes the {' and '.join(changed)} matrix" if changed else f"{kind}: leaves the embedding as it is"
-    )
+    before = {"output": entry, **longer.matrices}
+    changed = [role for role, matrix in matrices.items() if matrix.fetch is not before[role].fetch]
+    does = [added] if added else []
+    does += [f"changes the {' and '.join(changed)} matrix"] if changed else []
+    told = f"{config.get('peft_type', 'PEFT')} adapter on {base.path}: {' and '.join(does) or 'leaves the embedding as it is'}"
+    beyond = range(base.matrices["input"].shape[0], entry.shape[0])
     return dataclasses.replace(
-        base,
+        longer,
         path=str(path),
         format=ADAPTER,
         matrices=matrices,
         vocabulary=vocabulary,
-        tied=tied,
+        tied=own_tie,
         sidecar=_sidecar(weights.folders, matrices["input"], vocabulary) or base.sidecar,
         tokenizer=TokenizerFiles(
             lambda name: _nearest(weights.folders, name) or base.tokenizer.read(name), base.tokenizer.template
         ),
-        replaced=replaced_rows(found, entry, _module(entry)),
-        notes=(*weights.notes, told, *base.notes, *notes),
+        own=now.replaced or tuple(beyond),
+        own_because=f"the adapter trains {len(now.replaced):,} rows of its own"
+        if now.replaced
+        else f"the adapter {added}",
+        notes=(*weights.notes, told, *side_notes, *base_notes, *base.notes, *now.notes, *notes),
     )
 
 
@@ -273,11 +193,22 @@ def _head_name(base: Checkpoint) -> str:
     return family.output[0].removesuffix(".weight") if family is not None else "lm_head"
 
 
-def _base(path: str | Path, weights: Weights, tensor: str | None, *, adapters: tuple[str, ...]) -> Checkpoint:
+def _base(
+    path: str | Path,
+    weights: Weights,
+    tensor: str | None,
+    stand_in: Checkpoint | None,
+    *,
+    adapters: tuple[str, ...],
+) -> tuple[Checkpoint, tuple[str, ...]]:
+    """What adapter_config.json names, else what the user gave in its place; and a note if that was needed."""
     config, home = weights.config or {}, weights.folders[0].root
     name = config.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
-        raise bad(path, "does not say in adapter_config.json which base it belongs to", "set base_model_name_or_path")
+        if stand_in is not None:
+            return stand_in, (f"adapter_config.json names no base: read on {stand_in.path}",)
+        raise bad(path, "does not say in adapter_config.json which base it belongs to",
+                  "set base_model_name_or_path, or give the base with --base")  # fmt: skip
     here = os.path.realpath(home)
     if here in adapters:
         raise bad(
@@ -287,9 +218,11 @@ def _base(path: str | Path, weights: Weights, tensor: str | None, *, adapters: t
     revision = config.get("revision")
     named = f"{name}@{revision}" if revision and not Path(name).exists() else name
     try:
-        return _opened(beside if beside.is_dir() else named, tensor, adapters=(*adapters, here))
+        return _opened(beside if beside.is_dir() else named, tensor, None, adapters=(*adapters, here)), ()
     except InputError as error:
-        raise bad(path, f"is an adapter whose base cannot be opened ({error})") from error
+        if stand_in is not None:
+            return stand_in, (f"the adapter's base {name} cannot be opened: read on {stand_in.path} in its place",)
+        raise bad(path, f"is an adapter whose base cannot be opened ({error})", "give it with --base") from error
 
 
 def _sidecar(folders: tuple[Folder, ...], matrix: Matrix, vocabulary: Vocabulary | None) -> dict | None:

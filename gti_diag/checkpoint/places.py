@@ -122,9 +122,25 @@ class Window(io.RawIOBase):
         return len(data)
 
 
+LFS = b"version https://git-lfs.github.com/spec/"
+LARGEST_POINTER = 1024
+
+
+def present(folder: Folder, name: str) -> int:
+    """The size of a file whose bytes are here.
+
+    Raises:
+        InputError: it is what git leaves in place of a large file that was not fetched.
+    """
+    size = folder.size(name)
+    if len(LFS) <= size <= LARGEST_POINTER and folder.spans(name, [(0, len(LFS))]).tobytes() == LFS:
+        raise bad(f"{folder.root}/{name}", "is a Git LFS pointer, not the file", "run git lfs pull in its folder")
+    return size
+
+
 def whole(folder: Folder, name: str) -> bytes:
     """All bytes of a small file."""
-    size = folder.size(name)
+    size = present(folder, name)
     if size > SMALL_FILE:
         raise bad(f"{folder.root}/{name}", f"is {size:,} bytes, more than a description file can be")
     return folder.spans(name, [(0, size)]).tobytes()

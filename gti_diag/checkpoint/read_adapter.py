@@ -1,13 +1,15 @@
-"""PEFT adapters: the rows of the base, with what the adapter adds or replaces.
+"""PEFT adapters: the rows that the model holds once the adapter is merged into its base.
 
-Storage as PEFT 0.21 writes it (peft/utils/save_and_load.py): whole copies (`modules_to_save`, `base_layer`), LoRA on an
-embedding (A is r × vocabulary, B is dim × r), LoRA on the head, and replaced rows (`trainable_token_indices`).
+Storage as PEFT 0.21 writes it (peft/utils/save_and_load.py): whole copies (`modules_to_save`), the base's own matrix where it
+was resized or is targeted (`base_layer`, `original_module`), LoRA on an embedding (A is r × vocabulary, B is dim × r), LoRA
+on the head, and replaced rows (`trainable_token_indices`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +17,13 @@ from .layouts import bare
 from .lazy import Tensor, kind_of, torch
 from .records import Matrix, bad
 
-COPY = (".weight", ".modules_to_save.weight", ".modules_to_save.default.weight")
-WHOLE = (*COPY, ".base_layer.weight")
+ROWS = ".token_adapter.base_layer"  # where replaced rows wrap the module that holds the others
+COPY = tuple(f"{at}.modules_to_save{name}.weight" for at in ("", ROWS) for name in ("", ".default"))
+OWN = (".base_layer.weight", ".original_module.weight", f"{ROWS}.original_module.weight")
+PLAIN = (".weight", f"{ROWS}.weight")  # a copy where `modules_to_save` lists the module, else the base's own matrix
 DELTA = (".token_adapter.trainable_tokens_delta", ".trainable_tokens_delta")
-READ = {*WHOLE, *DELTA, ".lora_embedding_A", ".lora_embedding_B", ".lora_A.weight", ".lora_B.weight"}
+LORA = ((".lora_embedding_A", ".lora_embedding_B"), (".lora_B.weight", ".lora_A.weight"))  # vocabulary first
+READ = {*COPY, *OWN, *PLAIN, *DELTA, *LORA[0], *LORA[1]}
 MERGE = "merge the adapter into its base first"
 
 
@@ -41,13 +46,25 @@ class Adapter:
                     return hits[0]
         return None
 
+    def has(self, module: str) -> bool:
+        """Whether anything is stored of the module."""
+        return self.of(module, *READ) is not None
+
     def unread(self, module: str) -> Iterator[str]:
         """Names of tensors that change the rows of `module` in a way that is not read; biases change no row."""
-        tail = re.compile(rf"(?:.*\.)?{re.escape(module.rsplit('.', 1)[-1])}(\.\w+(?:\.\w+)?)")
+        tail = re.compile(rf"(?:.*\.)?{re.escape(module.rsplit('.', 1)[-1])}((?:\.[a-zA-Z_]\w*){{1,4}})")
         for name in self.tensors:
             hit = tail.fullmatch(name)
             if hit is not None and hit[1] not in READ and not name.endswith(".bias"):
                 yield name
+
+    def copies(self, module: str) -> bool:
+        """Whether `modules_to_save` lists the module: by its last part, as PEFT compares.
+
+        Source: get_peft_model and _set_trainable in peft/utils/other.py.
+        """
+        listed = self.config.get("modules_to_save")
+        return isinstance(listed, list) and any(isinstance(name, str) and module.endswith(name) for name in listed)
 
     def scale(self, module: str, rank: int) -> float:
         """α/r, or α/√r for rank-stabilised LoRA; the first pattern that fits gives α.
@@ -72,28 +89,113 @@ def adapter(where: str, config: Mapping[str, Any], tensors: Mapping[str, Matrix]
     return Adapter(where, config, {bare(name): tensor for name, tensor in tensors.items()})
 
 
-def adapted(found: Adapter, matrix: Matrix | None, module: str) -> Matrix | None:
-    """`matrix` (the base's, if it has one) as the adapter leaves it; None if neither knows the module.
+@dataclass(frozen=True)
+class End:
+    """What the adapter stores of one end of the model.
 
-    Raises:
-        InputError: the adapter's tensors do not fit the base, or use a method that is not read (DoRA, LoHa, …).
+    `copy` is a matrix of its own in place of the base's, `own` the base's (where it was resized or is targeted), `rows`
+    replace those numbered `ids`, and `lora` are two factors, vocabulary × r and r × dim, still to be scaled.
     """
+
+    module: str
+    copy: Matrix | None
+    own: Matrix | None
+    rows: Matrix | None
+    ids: tuple[int, ...]
+    lora: tuple[Tensor, Tensor] | None
+
+
+def _end(found: Adapter, module: str) -> End:
     strange = next(found.unread(module), None)
     if strange is not None:
         method = "DoRA" if "lora_magnitude_vector" in strange else found.config.get("peft_type")
         raise bad(found.where, f"uses {method} on {module} ({strange}), which is not read", MERGE)
-    whole = found.of(module, *WHOLE)
-    matrix = whole if whole is not None else matrix
-    if matrix is None:
-        return None
-    a, b = found.of(module, ".lora_embedding_A"), found.of(module, ".lora_embedding_B")
-    if a is not None and b is not None:
-        return _plus(found, matrix, a.rows().T, b.rows().T, bare(a.name).partition(".lora_")[0])
-    a, b = found.of(module, ".lora_A.weight"), found.of(module, ".lora_B.weight")
-    if a is not None and b is not None:
-        return _plus(found, matrix, b.rows(), a.rows(), bare(a.name).partition(".lora_")[0])
+    plain = found.of(module, *PLAIN)
+    copied = found.copies(module)
+    factors = None
+    for first, second in LORA:
+        a, b = found.of(module, first), found.of(module, second)
+        if a is not None and b is not None:
+            turned = first == LORA[0][0]
+            factors = (a.rows().T, b.rows().T) if turned else (a.rows(), b.rows())
     rows = found.of(module, *DELTA)
-    return matrix if rows is None else _replaced(found, matrix, rows, module)
+    return End(
+        module=module,
+        copy=found.of(module, *COPY) or (plain if copied else None),
+        own=found.of(module, *OWN) or (None if copied else plain),
+        rows=rows,
+        ids=() if rows is None else _listed(found, rows, module),
+        lora=factors,
+    )
+
+
+def _listed(found: Adapter, rows: Matrix, module: str) -> tuple[int, ...]:
+    """The ids of the replaced rows, in the order in which they are stored."""
+    listed = found.config.get("trainable_token_indices")
+    if listed is None:  # the TrainableTokens method itself
+        listed = found.config.get("token_indices")
+    if isinstance(listed, Mapping):
+        listed = next((ids for name, ids in listed.items() if module == name or module.endswith("." + name)), None)
+    if not isinstance(listed, list) or len(listed) != rows.shape[0]:
+        raise bad(found.where, f"replaces {rows.shape[0]} rows of {module} but lists other ids in adapter_config.json")
+    if not all(type(id) is int and id >= 0 for id in listed) or len(set(listed)) < len(listed):
+        raise bad(found.where, f"lists ids that are no rows of {module}, or one twice")
+    return tuple(listed)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Both ends with the adapter merged: `head` is None where one matrix serves both, or the base stores none.
+
+    `replaced` are the rows of the input that the adapter lists, `left_behind` says that a tied head keeps the base's rows
+    while the input is a copy of the adapter's own, `notes` what else a reader must know of the merge.
+    """
+
+    entry: Matrix
+    head: Matrix | None
+    replaced: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+    left_behind: bool = False
+
+
+def merged(found: Adapter, base: Mapping[str, Matrix], modules: tuple[str, str], *, tied: bool) -> Merged:
+    """The base's matrices as `PeftModel.from_pretrained(…).merge_and_unload()` leaves them.
+
+    `modules` are the names of the input's and the head's module. Where one matrix serves both ends and neither is copied,
+    what the adapter does to either end is done to that matrix.
+
+    Raises:
+        InputError: the adapter's tensors do not fit the base, or use a method that is not read (DoRA, LoHa, …).
+    """
+    first, last = (_end(found, module) for module in modules)
+    if tied and last.rows is None:  # PEFT ties the replaced rows of both ends
+        last = dataclasses.replace(last, rows=first.rows, ids=first.ids)
+    notes: tuple[str, ...] = ()
+    if last.rows is not None and last.lora is not None:
+        last, notes = dataclasses.replace(last, lora=None), (LOST,)
+    own = first.own or (last.own if tied else None) or base["input"]
+    if tied and first.copy is None and last.copy is None:
+        both = _with(found, _with(found, own, first), last)
+        return Merged(both, None, first.ids, (*notes, *((BOTH_ENDS,) if last.lora is not None else ())))
+    start = last.copy or (own if tied else last.own or base.get("output"))
+    head = None if start is None else _with(found, start, last)
+    if tied and head is not None:
+        head = dataclasses.replace(head, name=f"{last.module}.weight")
+    return Merged(_with(found, first.copy or own, first), head, first.ids, notes, tied and last.copy is None)
+
+
+LOST = "the adapter replaces rows of the head and has LoRA on it: PEFT's merge drops that LoRA, and so do these rows"
+BOTH_ENDS = (
+    "the base is tied: merging adds the head's LoRA to the one matrix that serves both ends (until it is merged, "
+    "only the head shows it)"
+)
+
+
+def _with(found: Adapter, matrix: Matrix, end: End) -> Matrix:
+    """The matrix with the rows that the end replaces and the product that it adds."""
+    if end.rows is not None:
+        matrix = _replaced(found, matrix, end.rows, end.ids)
+    return matrix if end.lora is None else _plus(found, matrix, *end.lora, end.module)
 
 
 def _plus(found: Adapter, matrix: Matrix, left: Tensor, right: Tensor, module: str) -> Matrix:
@@ -109,39 +211,25 @@ def _plus(found: Adapter, matrix: Matrix, left: Tensor, right: Tensor, module: s
     return Matrix(name=matrix.name, shape=matrix.shape, kind="float32", fetch=fetch)
 
 
-def replaced_rows(found: Adapter, matrix: Matrix, module: str) -> tuple[int, ...]:
-    """The rows of `module` that the adapter replaces, in its order; none if it replaces none.
-
-    Raises:
-        InputError: their number or the ids do not fit.
-    """
-    rows = found.of(module, *DELTA)
-    if rows is None:
-        return ()
-    listed = found.config.get("trainable_token_indices")
-    if listed is None:  # the TrainableTokens method itself
-        listed = found.config.get("token_indices")
-    if isinstance(listed, Mapping):
-        listed = next((ids for name, ids in listed.items() if module == name or module.endswith("." + name)), None)
-    if not isinstance(listed, list) or len(listed) != rows.shape[0] or rows.shape[1:] != matrix.shape[1:]:
-        raise bad(found.where, f"replaces {rows.shape[0]} rows of {module} but lists other ids in adapter_config.json")
-    if not all(type(id) is int and 0 <= id < matrix.shape[0] for id in listed) or len(set(listed)) < len(listed):
-        raise bad(found.where, f"lists ids that are no rows of {module} ({matrix.shape[0]:,} rows), or one twice")
-    return tuple(listed)
-
-
-def _replaced(found: Adapter, matrix: Matrix, rows: Matrix, module: str) -> Matrix:
-    """matrix with the rows `trainable_token_indices` replaced."""
-    listed = replaced_rows(found, matrix, module)
+def _replaced(found: Adapter, matrix: Matrix, rows: Matrix, listed: Sequence[int]) -> Matrix:
+    """The matrix with the rows `listed` replaced; those that follow its last row are added."""
+    count = max(matrix.shape[0], max(listed, default=-1) + 1)
+    lost = sorted(set(range(matrix.shape[0], count)) - set(listed))
+    if lost:
+        raise bad(found.where, f"trains rows up to {count - 1:,} of a matrix whose base has {matrix.shape[0]:,}, and row "
+                  f"{lost[0]:,} is stored nowhere", "save it again with save_embedding_layers=True")  # fmt: skip
+    if rows.shape[1:] != matrix.shape[1:]:
+        raise bad(found.where, f"replaces rows of {rows.shape[1]} numbers, the base's have {matrix.shape[1]}",
+                  "give the base that it was trained on")  # fmt: skip
     dtype = torch.promote_types(matrix.dtype, rows.dtype)
-    place = torch.full((matrix.shape[0],), -1)
+    place = torch.full((count,), -1)
     place[torch.tensor(listed, dtype=torch.long)] = torch.arange(len(listed))
 
     def fetch(ids: Tensor) -> Tensor:
-        out = matrix.fetch(ids).to(dtype)
-        new = (place[ids] >= 0).nonzero()[:, 0]
-        if len(new):
-            out[new] = rows.rows(place[ids[new]]).to(dtype)
+        out = torch.empty((len(ids), matrix.shape[1]), dtype=dtype)
+        old, new = (place[ids] < 0).nonzero()[:, 0], (place[ids] >= 0).nonzero()[:, 0]
+        out[old] = matrix.fetch(ids[old]).to(dtype)
+        out[new] = rows.fetch(place[ids[new]]).to(dtype)
         return out
 
-    return Matrix(name=matrix.name, shape=matrix.shape, kind=kind_of(dtype), fetch=fetch)
+    return Matrix(name=matrix.name, shape=(count, matrix.shape[1]), kind=kind_of(dtype), fetch=fetch)

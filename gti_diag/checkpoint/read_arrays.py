@@ -14,7 +14,7 @@ from numpy.lib import format as npy
 from gti_diag.errors import InputError
 
 from .lazy import kind_of, torch
-from .places import SMALL_FILE, Folder, Window
+from .places import SMALL_FILE, Folder, Window, present
 from .ranges import stored_rows
 from .records import Matrix, Vocabulary, bad
 from .vocabulary import build
@@ -28,6 +28,7 @@ def read_npy(folder: Folder, file: str) -> dict[str, Matrix]:
     Raises:
         InputError: it is damaged, holds Python objects, or lies in column order.
     """
+    present(folder, file)
     window = Window(folder, file)
     return {file.removesuffix(".npy"): _array(folder, file, window, name=file.removesuffix(".npy"), start=0)}
 
@@ -58,6 +59,7 @@ def read_npz(folder: Folder, file: str) -> dict[str, Matrix]:
 @contextlib.contextmanager
 def _archive(folder: Folder, file: str) -> Iterator[zipfile.ZipFile]:
     """The zip archive, whose damage is told in one line."""
+    present(folder, file)
     try:
         with zipfile.ZipFile(Window(folder, file)) as archive:  # type: ignore[arg-type]
             yield archive

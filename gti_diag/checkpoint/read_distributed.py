@@ -18,7 +18,7 @@ from gti_diag.errors import InputError
 
 from .blocks import Block, joined
 from .lazy import kind_of, torch
-from .places import Folder, whole
+from .places import Folder, present, whole
 from .read_pickle import read_window
 from .records import Matrix, bad
 
@@ -154,7 +154,7 @@ class Distributed(Mapping[str, Matrix]):
             raise bad(self.where, f"stores {name!r} through transforms {chunk.transforms}", "save it without them")
         if file not in self.folder.names():
             raise bad(self.where, f"names the shard {file!r}, which is not there", "copy it again")
-        size, stop = self.folder.size(file), chunk.start + chunk.length
+        size, stop = present(self.folder, file), chunk.start + chunk.length
         if stop > size:
             raise bad(
                 f"{self.folder.root}/{file}", f"has {size:,} bytes, fewer than its metadata says", "it is truncated"

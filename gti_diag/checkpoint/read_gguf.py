@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .lazy import Tensor, torch
-from .places import Folder
+from .places import Folder, present
 from .ranges import stored_rows
 from .records import Matrix, Vocabulary, bad
 from .vocabulary import build
@@ -31,7 +31,7 @@ class Cursor:
 
     def __init__(self, folder: Folder, file: str) -> None:
         self.folder, self.file = folder, file
-        self.where, self.size = f"{folder.root}/{file}", folder.size(file)
+        self.where, self.size = f"{folder.root}/{file}", present(folder, file)
         self.at, self.start, self.data = 0, 0, b""
 
     def need(self, count: int) -> None:

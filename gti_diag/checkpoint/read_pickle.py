@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 
 from .lazy import Tensor, kind_of, torch
-from .places import Folder, Window
+from .places import Folder, Window, present
 from .ranges import stored_rows
 from .records import Matrix, bad
 
@@ -34,6 +34,7 @@ def read_window(
     folder: Folder, file: str, start: int, stop: int | None, *, shape: tuple[int, ...] | None = None
 ) -> dict[str, Matrix]:
     """The same for a torch.save archive that is bytes `start` to `stop` of a file; flat tensors take `shape` if it fits."""
+    present(folder, file)
     where, window = f"{folder.root}/{file}", Window(folder, file, start, stop)
     zipped = window.read(4) == b"PK\x03\x04"
     window.seek(0)

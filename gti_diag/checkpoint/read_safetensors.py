@@ -6,7 +6,7 @@ library because rows must also come from far stores by byte range, which the lib
 
 import struct
 
-from .places import Folder, parse_json
+from .places import Folder, parse_json, present
 from .ranges import stored_rows
 from .records import SIZES, Matrix, bad
 
@@ -27,7 +27,7 @@ def read_safetensors(folder: Folder, file: str) -> dict[str, Matrix]:
     Raises:
         InputError: the header is truncated, is not the JSON it must be, or describes bytes that cannot be there.
     """
-    where, size = f"{folder.root}/{file}", folder.size(file)
+    where, size = f"{folder.root}/{file}", present(folder, file)
     again = "it is truncated or damaged: copy or download it again"
     if size < 8:
         raise bad(where, f"has {size} bytes, too few for a safetensors file", again)

@@ -95,7 +95,7 @@ class Checkpoint:
     """A checkpoint as its files describe it.
 
     `tied` is True when one matrix serves both ends, False when a separate head is stored and differs, None when the
-    files do not say. `notes` are things the reader of a report must know (a silently untied head, …).
+    files do not say or the architecture has no head. `notes` are things the reader of a report must know (a silently untied head, …).
     """
 
     path: str
@@ -107,7 +107,8 @@ class Checkpoint:
     sidecar: Mapping | None
     notes: tuple[str, ...] = ()
     layout: str | None = None
-    replaced: tuple[int, ...] = ()  # rows that an adapter on this checkpoint replaces
+    own: tuple[int, ...] = ()  # rows that are new by what the files are: those that an adapter replaces, lone vectors
+    own_because: str = ""
     tensors: Mapping[str, Matrix] = field(default_factory=dict, repr=False, compare=False)
     tokenizer: TokenizerFiles = field(default_factory=TokenizerFiles, repr=False, compare=False)
     identity: str | None = field(default=None, repr=False)  # a remote store's own content id, in place of the bytes

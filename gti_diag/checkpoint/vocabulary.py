@@ -17,40 +17,49 @@ SPARSEST = 64  # ids may be this many times as many as tokens, and a few thousan
 SPECIAL_KEYS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
-def read_vocabulary(folder: Folder, *, stem: str | None = None) -> Vocabulary | None:
-    """The vocabulary of a checkpoint folder; None if no tokenizer file is there.
+def read_vocabulary(folder: Folder, *, stem: str | None = None) -> tuple[Vocabulary | None, tuple[str, ...]]:
+    """The vocabulary of a checkpoint folder (None if there is none), and a note on each file that cannot be read.
 
-    The base comes from the first file of `BASES` that exists; added and special tokens from every file that lists them.
+    The base comes from the first file of `BASES` that can be read; added and special tokens from every file that lists
+    them. Weights do not need their tokens' names: a file that is damaged, or of another kind, costs these and no more.
     `stem` is the name of an array without its ending: a list `stem.txt` or `stem.json` beside it comes first.
-
-    Raises:
-        InputError: a tokenizer file is there but cannot be understood.
     """
     names = set(folder.names())
-    tokens: dict[int, str] = {}
-    source = None
     content = functools.cache(lambda name: _content(folder, name))
+    tokens: dict[int, str] = {}
+    source, notes = None, []
     for name, parse in _bases(names, stem):
-        found = _parsed(folder.root, name, content, parse)
-        if found is not None:
-            tokens, source = found, name
-            break
-    added, special = _added(folder.root, names, content)
+        try:
+            found = _parsed(folder.root, name, content, parse)
+            if found is not None:
+                tokens, source = _possible(found, f"{folder.root}/{name}"), name
+                break
+        except InputError as error:
+            notes.append(f"{error}: its tokens are not known")
+    added, special, told = _added(folder.root, _listing(names, source), content)
+    notes += told
     if source is None and not added:
-        return None
+        return None, tuple(dict.fromkeys(notes))
     tokens |= added
     specials = frozenset(id for id, token in tokens.items() if token in special)
-    return build(tokens, added=added, special=specials, source=source or "added tokens", where=folder.root)
+    found = build(tokens, added=added, special=specials, source=source or "added tokens", where=folder.root)
+    return found, tuple(dict.fromkeys(notes))
 
 
 def build(
     tokens: Mapping[int, str], *, added: Mapping[int, str], special: frozenset[int], source: str, where: str
 ) -> Vocabulary:
     """A Vocabulary from strings by id; ids without a string become None."""
-    if tokens and not 0 <= min(tokens) <= max(tokens) < SPARSEST * len(tokens) + 300_000:
-        raise bad(f"{where}/{source}", f"has token ids from {min(tokens)} to {max(tokens)}", "the file is damaged")
+    _possible(tokens, f"{where}/{source}")
     ordered = tuple(map(tokens.get, range(max(tokens, default=-1) + 1)))
     return Vocabulary(tokens=ordered, added=dict(sorted(added.items())), special=special, source=source)
+
+
+def _possible(tokens: Mapping[int, str], where: str) -> Mapping[int, str]:
+    """The tokens, if their ids can be row numbers."""
+    if tokens and not 0 <= min(tokens) <= max(tokens) < SPARSEST * len(tokens) + 300_000:
+        raise bad(where, f"has token ids from {min(tokens)} to {max(tokens)}", "the file is damaged")
+    return tokens
 
 
 def _bases(names: set[str], stem: str | None) -> Iterable[tuple[str, Callable[[Any], dict[int, str] | None]]]:
@@ -81,6 +90,16 @@ def _tokenizer_json(found: Any) -> dict[int, str]:
     if isinstance(vocab, list):  # Unigram: [piece, score] in id order
         return {id: str(entry[0]) for id, entry in enumerate(vocab)}
     return _by_id(vocab)
+
+
+def _vocab_json(found: Any) -> dict[int, str]:
+    """Ids by token, or, under the same name, the whole of a tokenizer (as XTTS ships it)."""
+    return _tokenizer_json(found) if _whole(found) else _by_id(found)
+
+
+def _whole(found: Any) -> bool:
+    """Whether this is the JSON of a whole tokenizer, whatever the file is called."""
+    return isinstance(found, Mapping) and isinstance(found.get("model"), Mapping) and "vocab" in found["model"]
 
 
 def _by_id(vocab: Mapping[str, int]) -> dict[int, str]:
@@ -131,7 +150,9 @@ def _lines(data: bytes) -> dict[int, str]:
 
 
 def _pieces(found: Any) -> dict[int, str] | None:
-    """{"tokens": [...]} or a bare list of strings; anything else is some other JSON file."""
+    """{"tokens": [...]}, a bare list of strings or a whole tokenizer; anything else is some other JSON file."""
+    if _whole(found):
+        return _tokenizer_json(found)
     listed = found.get("tokens") if isinstance(found, dict) else found
     if not (isinstance(listed, list) and listed and all(isinstance(token, str) for token in listed)):
         return None
@@ -140,7 +161,7 @@ def _pieces(found: Any) -> dict[int, str] | None:
 
 BASES = (
     ("tokenizer.json", _tokenizer_json),
-    ("vocab.json", _by_id),
+    ("vocab.json", _vocab_json),
     ("vocab.txt", _lines),
     ("tekken.json", _tekken),
     ("tokenizer.model", _sentencepiece),
@@ -152,35 +173,55 @@ PIECES = re.compile(r".*(tok|vocab|piece).*\.json", re.IGNORECASE)
 NOT_PIECES = {"tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"}
 
 
-def _added(root: str, names: set[str], content: Callable[[str], Any]) -> tuple[dict[int, str], set[str]]:
-    """Added tokens by id, and the strings that any file calls special."""
+def _listing(names: set[str], source: str | None) -> list[str]:
+    """The files that may list added or special tokens, the least telling first."""
+    usual = ("tokenizer.json", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json")
+    return [
+        *([source] if source and source.endswith(".json") and source not in usual else []),
+        *filter(names.__contains__, usual),
+    ]
+
+
+def _added(
+    root: str, files: Iterable[str], content: Callable[[str], Any]
+) -> tuple[dict[int, str], set[str], list[str]]:
+    """Added tokens by id, the strings that any file calls special, and a note on each file that cannot be read."""
     added: dict[int, str] = {}
     special: set[str] = set()
-
-    def take(id: object, entry: object) -> None:
-        content = entry["content"] if isinstance(entry, Mapping) else entry
-        if not isinstance(content, str):
-            raise TypeError(f"added token {content!r} is not a string")
-        added[_id(id)] = content
-        if isinstance(entry, Mapping) and entry.get("special"):
-            special.add(content)
-
-    def read(name: str, found: Any) -> None:
-        if name == "tokenizer.json":
-            for entry in found.get("added_tokens") or []:
-                take(entry["id"], entry)
-        elif name == "added_tokens.json":
-            for token, id in found.items():
-                take(id, token)
+    notes: list[str] = []
+    for name in files:
+        try:
+            listed, called_special = _parsed(root, name, content, functools.partial(_added_in, name))
+            _possible({**added, **listed}, f"{root}/{name}")
+        except InputError as error:
+            notes.append(f"{error}: its tokens are not known")
         else:
-            for id, entry in (found.get("added_tokens_decoder") or {}).items():
-                take(id, entry)
-            extra = found.get("additional_special_tokens") or found.get("extra_special_tokens") or []
-            listed = [found.get(key) for key in SPECIAL_KEYS]
-            listed += list(extra.values()) if isinstance(extra, Mapping) else list(extra)
-            special.update(e["content"] if isinstance(e, Mapping) else e for e in listed if e)
+            added |= listed
+            special |= called_special
+    return added, special, notes
 
-    for name in ("tokenizer.json", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json"):
-        if name in names:
-            _parsed(root, name, content, functools.partial(read, name))
+
+def _added_in(name: str, found: Any) -> tuple[dict[int, str], set[str]]:
+    """What one file adds, and what it calls special."""
+    special: set[str] = set()
+    if name == "added_tokens.json":
+        pairs = [(id, token) for token, id in found.items()]
+    elif name == "tokenizer.json" or _whole(found):
+        pairs = [(entry["id"], entry) for entry in found.get("added_tokens") or []]
+    elif name in ("tokenizer_config.json", "special_tokens_map.json"):
+        pairs = list((found.get("added_tokens_decoder") or {}).items())
+        extra = found.get("additional_special_tokens") or found.get("extra_special_tokens") or []
+        listed = [found.get(key) for key in SPECIAL_KEYS]
+        listed += list(extra.values()) if isinstance(extra, Mapping) else list(extra)
+        special.update(e["content"] if isinstance(e, Mapping) else e for e in listed if e)
+    else:
+        pairs = []
+    added = {}
+    for id, entry in pairs:
+        token = entry["content"] if isinstance(entry, Mapping) else entry
+        if not isinstance(token, str):
+            raise TypeError(f"added token {token!r} is not a string")
+        added[_id(id)] = token
+        if isinstance(entry, Mapping) and entry.get("special"):
+            special.add(token)
     return added, special

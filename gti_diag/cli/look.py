@@ -22,13 +22,14 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """What is in here: matrices, types, tied or not, token groups found and why. Instant: no row is read."""
-    from gti_diag.checkpoint import open_checkpoint
+    from gti_diag.checkpoint import open_base, open_checkpoint
     from gti_diag.checkpoint.inspect import describe
     from gti_diag.document import dumps
     from gti_diag.tokens.groups import partition
 
-    opened = open_checkpoint(checkpoint, tensor=tensor)
-    parts = partition(opened, new=new, base=None if base is None else open_checkpoint(base), scan=False)
+    before = None if base is None else open_base(base, tensor=tensor)
+    opened = open_checkpoint(checkpoint, tensor=tensor, base=before)
+    parts = partition(opened, new=new, base=before, scan=False)
     found = describe(opened, parts)
     if json:
         typer.echo(dumps(found), nl=False)

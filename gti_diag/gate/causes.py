@@ -14,6 +14,14 @@ UNTIED = (
 )
 RETIED = "the head that was stored apart is gone: saved from a tied config, so its own training is lost"
 
+ALARMS = {
+    "tokens without a row": "the tokenizer was extended and the embedding was not: resize_token_embeddings was not called, "
+    "or a model was saved without it",
+    "rows of the base lost": "the embedding was resized to too few rows, as resize_token_embeddings(len(tokenizer)) does with a "
+    "tokenizer that lacks tokens of the base",
+    "rows of the base's padding": "the new tokens took rows that the base keeps as padding, and no step reached them",
+}
+
 
 def likely_cause(measure: str, now: Numbers, before: Numbers, matrix: Mapping[str, Any]) -> str:
     """The first explanation that fits; `before` is empty without a baseline."""

@@ -14,7 +14,7 @@ from gti_diag.errors import InputError
 from gti_diag.foreign import shown
 
 from .baseline import DIGITS, comparable, read_baseline
-from .causes import RETIED, UNTIED, likely_cause
+from .causes import ALARMS, RETIED, UNTIED, likely_cause
 from .policy import Policy, Rule, read_policy
 from .scalars import Number, numbers
 
@@ -100,9 +100,11 @@ def check(
     before = baseline if baseline is None or isinstance(baseline, Mapping) else read_baseline(baseline)
     found = analysis_of(checkpoint, **options)
     name = None if baseline is None else "baseline" if isinstance(baseline, Mapping) else str(baseline)
-    notes: list[str] = []
+    notes = [alarm["text"] for alarm in _alarms(found) if not alarm["fails"]]
+    if not _has_new(found):
+        before = None  # tokens without a row have no numbers to compare
     if before is not None:
-        notes = comparable(before, found, name or "baseline")
+        notes += comparable(before, found, name or "baseline")
     tried = tuple(_findings(found, before, rules))
     if all(finding.status == "skip" for finding in tried):
         raise InputError(
@@ -115,7 +117,7 @@ def check(
 
 
 def analysis_of(checkpoint: Mapping[str, Any] | Checkpoint | str | Path, **options: Any) -> dict:
-    """The analysis itself, read from an analysis.json, or made now; it must have new tokens.
+    """The analysis itself, read from an analysis.json, or made now; it must have new tokens, or an alarm that fails.
 
     Raises:
         InputError: as `diagnose` and `document.read`; several analyses in the file; no new tokens.
@@ -129,17 +131,28 @@ def analysis_of(checkpoint: Mapping[str, Any] | Checkpoint | str | Path, **optio
         found = several[0]
     else:
         found = diagnose(checkpoint, exhibits=False, **options)
-    if not (found["tokens"]["groups"].get("new") or {}).get("count"):
+    if not _has_new(found) and not any(alarm["fails"] for alarm in _alarms(found)):
         raise InputError(
             f"{found['checkpoint']['path']}: no new tokens to check ({found['tokens']['rule']}); name them with --new or --base"
         )
     return found
 
 
+def _has_new(analysis: Mapping[str, Any]) -> bool:
+    return bool((analysis["tokens"]["groups"].get("new") or {}).get("count"))
+
+
+def _alarms(analysis: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(analysis["tokens"].get("alarms") or ())
+
+
 # --- rules ----------------------------------------------------------------------------------------------------------
 
 
 def _findings(analysis: Mapping[str, Any], before: Mapping[str, Any] | None, policy: Policy) -> Iterator[Finding]:
+    for alarm in _alarms(analysis):
+        if alarm["fails"]:
+            yield Finding("fail", "input", alarm["kind"], "none", alarm["text"], ALARMS.get(alarm["kind"]))
     if not policy.allow_untied:
         yield _tie(analysis["checkpoint"], None if before is None else before["checkpoint"])
     for name, matrix in analysis["matrices"].items():

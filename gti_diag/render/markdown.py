@@ -8,12 +8,13 @@ from gti_diag.foreign import presentable
 from . import left_out, tables
 from .tables import escape, github
 from .verdicts import VERDICTS
-from .view import Analysis, View, matrices, names, number, similarity, token, views
+from .view import Analysis, View, alarms, matrices, names, number, similarity, token, views
 
 
 def summary(analyses: Sequence[Analysis]) -> str:
     """Markdown for one or several analyses."""
-    analyses, parts = presentable(list(analyses)), []
+    analyses = presentable(list(analyses))
+    parts = [f"> **{escape(name)}**: {escape(text)}" for name, texts in alarms(analyses).items() for text in texts]
     for matrix in matrices(analyses):
         shown = views(analyses, matrix)
         if len(matrices(analyses)) > 1:

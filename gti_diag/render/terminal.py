@@ -11,7 +11,7 @@ from gti_diag.foreign import presentable
 
 from . import tables
 from .verdicts import VERDICTS
-from .view import Analysis, View, matrices, views
+from .view import Analysis, View, alarms, matrices, views
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -19,7 +19,7 @@ BARS = "▁▂▃▄▅▆▇█"
 def summary(analyses: Sequence[Analysis]) -> RenderableType:
     """What `analyze` and `compare` print. Colours are styles, so rich drops them for pipes and NO_COLOR."""
     analyses = presentable(list(analyses))
-    parts: list[RenderableType] = []
+    parts: list[RenderableType] = [_alarms(analyses)]
     for matrix in matrices(analyses):
         shown = views(analyses, matrix)
         if len(matrices(analyses)) > 1:
@@ -29,7 +29,13 @@ def summary(analyses: Sequence[Analysis]) -> RenderableType:
         else:
             parts += [_table(tables.comparison(analyses, matrix=matrix), shown)]
             parts += [_verdict(view, full=False) for view in shown if view.label]
-    return Group(*parts)
+    return Group(*(part for part in parts if part))
+
+
+def _alarms(analyses: Sequence[Analysis]) -> Text:
+    """What no measure of the rows shows: tokens without a row, lost rows. Empty if there is nothing."""
+    lines = [f"! {name}: {text}" for name, texts in alarms(analyses).items() for text in texts]
+    return Text("\n".join(lines), style="bold yellow")
 
 
 def sparkline(values: Sequence[float], *, width: int = 20, decades: float = 3.0) -> str:

@@ -117,6 +117,12 @@ def _name(analysis: Analysis) -> str:
     return str(checkpoint.get("name") or str(checkpoint.get("path") or "checkpoint").rstrip("/").split("/")[-1])
 
 
+def alarms(analyses: Sequence[Analysis]) -> dict[str, list[str]]:
+    """What the sizes of each checkpoint say that no measure of its rows shows, by its name; only of those that have some."""
+    listed = [[str(alarm["text"]) for alarm in (a.get("tokens") or {}).get("alarms") or ()] for a in analyses]
+    return {name: texts for name, texts in zip(names(analyses), listed, strict=True) if texts}
+
+
 def matrices(analyses: Sequence[Analysis]) -> list[str]:
     """The matrices that at least one analysis has, input first."""
     present = {name for analysis in analyses for name in analysis.get("matrices") or {}}

@@ -13,13 +13,12 @@ from gti_diag.checkpoint.lazy import Tensor, torch
 from gti_diag.checkpoint.records import Checkpoint, Vocabulary, bad
 
 from .codes import LEAST_FAMILY, LEAST_UNADDED, code_like, families, level_numbers, trailing
-from .readable import display
+from .readable import display, listed, word
+from .sizes import Alarm, alarms, rowless
 from .unused import SPECIAL, never_trained, reserved
 
 RANGES = re.compile(r"\d+(:\d+)?(,\d+(:\d+)?)*")
 ROUND = (8, 100)  # vocabularies are padded to multiples of 8, 64, 128, …, or to round numbers
-
-SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,31 @@ class Group:
     def count(self) -> int:
         return len(self.tokens)
 
+    def within(self, rows: int) -> Group:
+        """The part of the group that has a row in a matrix of so many."""
+        if all(number < rows for number in self.numbers):
+            return self
+        kept = [place for place, number in enumerate(self.numbers) if number < rows]
+
+        def of(values: tuple | None) -> tuple | None:
+            return None if values is None else tuple(values[place] for place in kept)
+
+        return Group(
+            self.name, of(self.numbers) or (), of(self.tokens) or (), of(self.level_numbers), of(self.families)
+        )
+
 
 @dataclass(frozen=True)
 class Partition:
-    """Disjoint groups covering all rows, and the sentence that says how the new ones were found."""
+    """Disjoint groups covering all rows, and the sentence that says how the new ones were found.
+
+    `alarms` are what the sizes say, `notes` what a reader should know besides.
+    """
 
     rule: str
     groups: Mapping[str, Group]
     notes: tuple[str, ...] = field(default=())
+    alarms: tuple[Alarm, ...] = field(default=())
 
 
 @dataclass(frozen=True)
@@ -96,6 +112,7 @@ def partition(
             notes.append("every text row is identical to another or has the norm of unused rows: all are kept as text")
     if new == "auto":
         notes += _left_out(checkpoint.vocabulary, chosen, reserved=causes, rows=rows)
+        notes += _well_known(checkpoint.vocabulary, causes, rows) if base is None else []
     if causes:
         counted = Counter(causes.values()).most_common()
         notes.append(f"reserved {len(causes):,} rows: " + ", ".join(f"{count:,} {cause}" for cause, count in counted))
@@ -109,7 +126,8 @@ def partition(
         for name, ids in named.items()
         if ids or name == "text"
     }
-    return Partition(choice.rule, groups, tuple(notes))
+    told = alarms(checkpoint, base, sorted(chosen), text, scan=scan)
+    return Partition(choice.rule, groups, tuple(notes), tuple(told))
 
 
 def _with_codes(name: str, ids: Sequence[int], tokens: Sequence[str], levels: list[int] | None) -> Group:
@@ -124,9 +142,7 @@ def _with_codes(name: str, ids: Sequence[int], tokens: Sequence[str], levels: li
 
 def _size_notes(vocabulary: Vocabulary | None, rows: int) -> list[str]:
     if vocabulary is None:
-        return ["no tokenizer file: tokens are shown as row numbers"]
-    if vocabulary.size > rows:
-        return [f"the tokenizer has {vocabulary.size:,} ids, the matrix {rows:,} rows: the last tokens have no row"]
+        return ["no tokenizer file that can be read: tokens are shown as row numbers"]
     if vocabulary.size < rows:
         return [
             f"the matrix has {rows:,} rows, the tokenizer {vocabulary.size:,} ids; "
@@ -139,8 +155,21 @@ def _left_out(vocabulary: Vocabulary | None, chosen: Set[int], *, reserved: Mapp
     """How many added tokens count as text; those in `reserved` have a note of their own."""
     added = vocabulary.added if vocabulary is not None else {}
     left = [token for id, token in added.items() if id < rows and id not in chosen and id not in reserved]
-    shown = ", ".join(left[:SHOWN]) + (", …" if len(left) > SHOWN else "")
-    return [f"added tokens that count as text: {len(left):,} ({shown}); choose with --new"] if left else []
+    return [f"added tokens that count as text: {len(left):,} ({listed(left)}); choose with --new"] if left else []
+
+
+def _well_known(vocabulary: Vocabulary | None, causes: Mapping[int, str], rows: int) -> list[str]:
+    """The added tokens that end the vocabulary and are reserved only because models usually ship them."""
+    added = vocabulary.added if vocabulary is not None else {}
+    last = min(rows, vocabulary.size) if vocabulary is not None else 0
+    first = last
+    while first - 1 in added:
+        first -= 1
+    tokens = [added[id] for id in range(first, last) if causes.get(id) == SPECIAL]
+    if not tokens:
+        return []
+    return [f"added at the end, taken as a model's own special tokens and not as new: {listed(tokens)}; "
+            "if they are new, choose them with --new or give --base"]  # fmt: skip
 
 
 # --- what the user selects ------------------------------------------------------------------------------------------
@@ -156,13 +185,17 @@ def _selected(checkpoint: Checkpoint, selector: str, strings: list[str]) -> _Cho
     except re.error as error:
         raise bad(f"--new {selector!r}", f"is not a regular expression ({error})") from error
     if checkpoint.vocabulary is None:
-        raise bad(f"--new {selector!r}", f"needs token strings, but {checkpoint.path} has no tokenizer file",
+        raise bad(f"--new {selector!r}", f"needs token strings, but {checkpoint.path} has no tokenizer file that can be read",
                   "select by id ranges such as 5:9")  # fmt: skip
     named = [
         (id, strings[id]) for id, token in enumerate(checkpoint.vocabulary.tokens[: len(strings)]) if token is not None
     ]
     ids = [id for id, text in named if pattern.search(text)]
     if not ids:
+        beyond = [token for token in rowless(checkpoint).values() if pattern.search(token)]
+        if beyond:
+            raise bad(f"--new {selector!r}", f"matches {len(beyond):,} tokens that have no row in {checkpoint.path} "
+                      f"({len(strings):,} rows): {listed(beyond)}", "resize the embedding and save again")  # fmt: skip
         raise bad(f"--new {selector!r}", f"matches none of the {len(strings):,} tokens of {checkpoint.path}")
     return _Choice(ids, f"selector {selector!r} matched {len(ids):,} token strings")
 
@@ -189,7 +222,9 @@ def _listed(checkpoint: Checkpoint, file: Path, strings: list[str]) -> _Choice:
     by_string |= {token: id for id, token in reversed(list(enumerate(raw[: len(strings)]))) if token is not None}
     missing = [line for line in lines if line not in by_string]
     if missing or not lines:
-        what = f"lists {missing[0]!r}, which is no token of {checkpoint.path}" if missing else "lists no token"
+        beyond = set(rowless(checkpoint).values())
+        no = "has no row in" if missing and missing[0] in beyond else "is no token of"
+        what = f"lists {missing[0]!r}, which {no} {checkpoint.path}" if missing else "lists no token"
         raise bad(f"--new @{file}", what, f"{len(missing)} of {len(lines)} lines match nothing" if missing else "")
     return _Choice(
         list(dict.fromkeys(by_string[line] for line in lines)), f"the {len(lines):,} tokens listed in {file}"
@@ -209,9 +244,8 @@ def _auto(checkpoint: Checkpoint, base: Checkpoint | None, rows: int) -> _Choice
     if sidecar is not None:
         ids, levels = list(sidecar["ids"]), sidecar.get("levels")
         return _Choice(ids, f"gti.json lists {len(ids):,} new tokens", levels, _rest(tail, ids))
-    if checkpoint.replaced:
-        ids = list(checkpoint.replaced)
-        return _Choice(ids, f"no gti.json; the adapter trains {len(ids):,} rows of its own")
+    if checkpoint.own:
+        return _Choice(list(checkpoint.own), f"no gti.json; {checkpoint.own_because}")
     tried = "no gti.json"
     if base is not None:
         ids, rule = _lacking(checkpoint, base, rows)
@@ -219,7 +253,8 @@ def _auto(checkpoint: Checkpoint, base: Checkpoint | None, rows: int) -> _Choice
             strings = _strings(vocabulary, rows)
             lacking = {id: strings[id] for id in ids if id in strings}
             return _coded(lacking, rule, "of them", rest=ids) or _Choice(ids, rule)
-        tried += f", nothing that the base {base.path} lacks"
+        missing = rowless(checkpoint)
+        tried += f", {'no row' if missing else 'nothing'} that the base {base.path} lacks"
     for kind, tokens, least in (
         ("added", added, LEAST_FAMILY),
         ("vocabulary", _strings(vocabulary, rows), LEAST_UNADDED),
@@ -228,7 +263,7 @@ def _auto(checkpoint: Checkpoint, base: Checkpoint | None, rows: int) -> _Choice
         if choice is not None:
             return choice
     if tail:
-        rule = f"{tried}, no added codes; {len(tail):,} added tokens end the vocabulary ({added[tail[0]]} … {added[tail[-1]]})"
+        rule = f"{tried}, no added codes; {len(tail):,} added tokens end the vocabulary ({word(added[tail[0]])} … {word(added[tail[-1]])})"
         return _Choice(tail, f"{rule} that are not in the list of known tokens")
     if vocabulary is not None and vocabulary.size < rows and all(rows % step for step in ROUND):
         ids = list(range(vocabulary.size, rows))
@@ -248,7 +283,7 @@ def _coded(
         return None
     (_, ids), *more = families(codes).items()
     others = {f"{name} codes": found for name, found in more}
-    rule = f"{lead}; {len(ids):,} {kind} look like codes ({tokens[ids[0]]} … {tokens[ids[-1]]})"
+    rule = f"{lead}; {len(ids):,} {kind} look like codes ({word(tokens[ids[0]])} … {word(tokens[ids[-1]])})"
     rule += "".join(f"; {len(found):,} more look like {name}" for name, found in others.items())
     return _Choice(ids, rule, others={**others, **_rest(rest, list(codes))})
 

@@ -1,6 +1,6 @@
 """Token strings as a person reads them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gti_diag.checkpoint import Vocabulary
 
@@ -12,6 +12,16 @@ def display(vocabulary: Vocabulary | None, rows: int) -> list[str]:
     read = _reader([token for id, token in enumerate(tokens) if token and id not in added])
     found = [f"#{id}" if t is None else t if id in added else read(t) for id, t in enumerate(tokens)]
     return found + [f"#{id}" for id in range(len(found), rows)]
+
+
+def word(token: str) -> str:
+    """A token within a sentence: as it is, or quoted where blanks or line breaks would be mistaken for the sentence's."""
+    return token if token.isprintable() and token.strip() == token != "" else repr(token)
+
+
+def listed(tokens: Sequence[str], *, shown: int = 5) -> str:
+    """The first tokens within a sentence."""
+    return ", ".join(map(word, tokens[:shown])) + (", …" if len(tokens) > shown else "")
 
 
 def _reader(tokens: list[str]) -> Callable[[str], str]:

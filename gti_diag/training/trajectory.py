@@ -177,11 +177,13 @@ def line_of(path: str, cache: Path, *, settings: str, options: Mapping[str, Any]
     line = _cached(files)
     if line is None:
         from gti_diag.analysis.diagnosis import diagnose
-        from gti_diag.checkpoint import open_checkpoint
+        from gti_diag.checkpoint import open_base, open_checkpoint
 
-        opened = open_checkpoint(path, tensor=options.get("tensor"))
+        tensor, base = options.get("tensor"), options.get("base")
+        base = open_base(base, tensor=tensor) if isinstance(base, (str, Path)) else base
+        opened = open_checkpoint(path, tensor=tensor, base=base)
         files.append(cache / f"{_key([opened.fingerprint, settings])}.json")
-        line = _cached(files[-1:]) or slim(diagnose(opened, exhibits=False, **options))
+        line = _cached(files[-1:]) or slim(diagnose(opened, exhibits=False, **{**options, "base": base}))
         for file in files:
             write_text(file, writable(json.dumps(line, ensure_ascii=False)))
     line["checkpoint"] |= {"path": path, "name": Path(path.rstrip("/")).name}

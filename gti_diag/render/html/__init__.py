@@ -15,7 +15,7 @@ from gti_diag.render import drawable, left_out, rsa_bars, tables, token_map, tra
 from gti_diag.render.explain import lookup
 from gti_diag.render.style import OKABE_ITO, ON_DARK, STYLES, colour_map
 from gti_diag.render.verdicts import VERDICTS
-from gti_diag.render.view import Analysis, View, matrices, names, number, views
+from gti_diag.render.view import Analysis, View, alarms, matrices, names, number, views
 
 from .charts import interactive
 from .tokens import Lists, neighbours
@@ -52,6 +52,7 @@ def report(analyses: Sequence[Analysis]) -> str:
         title=_title(analyses),
         analyses=list(zip(names(analyses), analyses, strict=True)),
         parts=parts,
+        alarms=alarms(analyses),
         several=len(analyses) > 1,
         glossary=glossary(parts),
         left_out=left_out(analyses),

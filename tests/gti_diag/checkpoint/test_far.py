@@ -218,7 +218,8 @@ def test_a_server_that_does_not_answer_is_said():
 
 @pytest.mark.parametrize(
     "text, repo, revision",
-    [("org/name", "org/name", None), ("a.b/c-d_e.f@refs/pr/3", "a.b/c-d_e.f", "refs/pr/3"), ("gpt2", None, None),
+    [("org/name", "org/name", None), ("a.b/c-d_e.f@refs/pr/3", "a.b/c-d_e.f", "refs/pr/3"), ("gpt2", "gpt2", None),
+     ("bert-base-uncased@main", "bert-base-uncased", "main"),
      ("a/b/c", None, None), ("../x", None, None), ("/abs/x", None, None)],
 )  # fmt: skip
 def test_hub_ids_are_told_from_paths(text, repo, revision):

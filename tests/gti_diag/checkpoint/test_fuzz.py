@@ -198,9 +198,10 @@ def test_sound_files_are_read(tmp_path):
     for target in TARGETS:
         path, data = sound(target, str(tmp_path))
         assert outcome(path, data) == "read", target
-        assert outcome(path, b"") == "refused", target
+        assert outcome(path, b"") == ("read" if target == "tokenizer" else "refused"), target  # rows need no names
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 @example(b"")
 def test_noise_is_refused(noise):

@@ -142,7 +142,7 @@ def test_codes_that_no_file_lists_as_added_are_found(tmp_path):
 def test_a_tokenizer_larger_than_the_matrix_is_told(tiny_lm):
     found = partition(open_checkpoint(tiny_lm(new_tokens=CODES, rows=412)))
     assert found.groups["new"].count == 12
-    assert "the tokenizer has 424 ids, the matrix 412 rows" in found.notes[0]
+    assert found.alarms[0].text.startswith("12 tokens have no row in model.embed_tokens.weight (412 rows): <b_4>")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_selector_that_selects_nothing_is_refused(tiny_lm, tmp_path, selector,
 def test_a_pattern_needs_strings(tmp_path):
     save_file({"model.embed_tokens.weight": torch.rand(30, 4)}, tmp_path / "model.safetensors")
     checkpoint = open_checkpoint(tmp_path)
-    with pytest.raises(InputError, match="has no tokenizer file; select by id ranges"):
+    with pytest.raises(InputError, match="has no tokenizer file that can be read; select by id ranges"):
         partition(checkpoint, new="a")
     found = partition(checkpoint, new="2:4")
     assert found.groups["new"].tokens == ("#2", "#3")
