@@ -47,7 +47,8 @@ def judge(matrix: dict, group: str = "new") -> dict:
         reasons = list(rule(matrix, new))
         if reasons:
             return _verdict(label, reasons)
-    if not matrix["groups"].get("text") and _tested(matrix) is None:
+    compared = "dispersion_ratio" in new or "centroid_distance" in new  # both are there, or undefined, where text is
+    if not compared and _tested(matrix) is None:
         text = "there are no text rows and no reference to hold the new rows against"
         return _verdict(None, [_reason("count", None, "text rows, or a reference", text)])
     return _verdict("healthy", list(_healthy(matrix, new)))
