@@ -48,9 +48,9 @@ def judge(matrix: dict, group: str = "new") -> dict:
         if reasons:
             return _verdict(label, reasons)
     compared = "dispersion_ratio" in new or "centroid_distance" in new  # both are there, or undefined, where text is
-    if not compared and _tested(matrix) is None:
+    if not compared and not matrix.get("rsa"):
         text = "there are no text rows and no reference to hold the new rows against"
-        return _verdict(None, [_reason("count", None, "text rows, or a reference", text)])
+        return _verdict(None, [reason("count", None, "text rows, or a reference", text)])
     return _verdict("healthy", list(_healthy(matrix, new)))
 
 
