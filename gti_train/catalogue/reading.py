@@ -1,7 +1,7 @@
 """From a source of any layout to a catalogue."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,20 @@ def read_catalogue(items: str | os.PathLike[str], histories: str | os.PathLike[s
     json_lines.read_items(Path(items), Source(Path(items)), collector)
     if histories is not None:
         json_lines.read_histories(Path(histories), Source(Path(histories)), collector)
+    return collector.catalogue()
+
+
+def read_histories(path: str | os.PathLike[str], item_ids: Iterable[str]) -> Catalogue:
+    """Read JSON lines of histories alone; the items, known otherwise, have no texts.
+
+    Raises:
+        InputError: as `read_catalogue`; an event names none of `item_ids`.
+    """
+    collector = Collector()
+    collector.table = True
+    for item in item_ids:
+        collector.item(item)
+    json_lines.read_histories(Path(path), Source(Path(path)), collector)
     return collector.catalogue()
 
 

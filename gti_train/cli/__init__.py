@@ -10,6 +10,7 @@ from gti_diag.cli.shell import run
 from . import (
     catalogue,
     demo,
+    evaluate,
     fine_tuning,
     items,
     repair,
@@ -18,7 +19,7 @@ from . import (
 )  # they register their commands on the application
 from .app import app
 
-__all__ = ["app", "catalogue", "demo", "fine_tuning", "items", "main", "repair", "sids", "tokens"]
+__all__ = ["app", "catalogue", "demo", "evaluate", "fine_tuning", "items", "main", "repair", "sids", "tokens"]
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ app = typer.Typer(
     [bold]grounded[/bold] first: trained on texts about what they stand for, with everything else frozen.
 
     See it work: [cyan]gti-train demo[/cyan] (about five minutes, nothing to prepare). With data of your own:
-    [cyan]sids[/cyan] → [cyan]extend[/cyan] → [cyan]ground[/cyan] → [cyan]sft[/cyan]; gti-diag measures each.""",
+    [cyan]sids[/cyan] → [cyan]extend[/cyan] → [cyan]ground[/cyan] → [cyan]sft[/cyan] → [cyan]eval[/cyan]; gti-diag measures
+    the embeddings after each.""",
     epilog="Exit codes: 0 done, 2 bad usage or input, 130 interrupted. --debug (or GTI_DEBUG=1) shows the traceback of an error.",
 )

@@ -6,7 +6,7 @@ their parents, and logits are taken of the codes of one level. Nothing is read o
 temperatures and cuts meant for prose change which items win.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -80,12 +80,13 @@ class Decoder:
         only: ItemSets | None = None,
         exclude: ItemSets | None = None,
         exact: bool = False,
+        progress: Callable[[int], None] | None = None,
     ) -> Ranked:
         """Item indices (users × k, rows of the tree's `codes`), best first, and their log-probabilities.
 
         beams: prefixes kept at each level [default: k]; `exact` keeps all, one pass of the model per level. only,
         exclude: for each user a set of items that may, or may not, be returned; None for no such set. Ties, and items
-        that share all codes, go by item number.
+        that share all codes, go by item number. `progress` is told how many users are done.
 
         Raises:
             InputError: an empty prompt or one that leaves no room for the codes, k or beams out of range, sets that leave
@@ -97,6 +98,7 @@ class Decoder:
         check_sets(self.trie, len(prompts), k=k, only=sets[0], exclude=sets[1])
         items = torch.empty(len(prompts), k, dtype=torch.long, device=self.trie.device)
         values = torch.empty(len(prompts), k, device=self.trie.device)
+        done = 0
         for users in self._batches(prompts, 1 if exact else beams):
             free = allowed(self.trie, users, only=sets[0], exclude=sets[1])
             way = self._agreeing(prompts)
@@ -107,6 +109,9 @@ class Decoder:
             found, rows = self.trie.items[places], torch.tensor(users, device=self.trie.device)
             chosen = best(totals, found, k)
             items[rows], values[rows] = found.gather(1, chosen), totals.gather(1, chosen)
+            done += len(users)
+            if progress is not None:
+                progress(done)
         return items, values
 
     def _beams(

@@ -1,0 +1,153 @@
+"""gti-train eval: how good the recommendations of a checkpoint are."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gti_diag.errors import InputError
+
+from .app import app
+from .options import Quiet, Seed, Sids
+from .progress import bar
+
+
+@app.command(
+    "eval",
+    epilog="Example: gti-train eval ckpt/sft --histories shop/histories.jsonl --sids shop/sids --k 5,10,20 --json eval.json",
+)
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint that `sft` wrote.")],
+    histories: Annotated[Path, typer.Option(help="JSON lines of users and their events.")],
+    sids: Sids,
+    json_file: Annotated[Path, typer.Option("--json", help="Document to write; a record a user goes beside it.")],
+    k: Annotated[str, typer.Option("--k", metavar="N,N,…", help="Lengths at which lists are judged.")] = "5,10,20",
+    items: Annotated[
+        Path | None, typer.Option(help="Catalogue whose texts the transition baseline compares; without it, codebooks.")
+    ] = None,
+    beams: Annotated[
+        int | None, typer.Option(min=1, help="Prefixes kept on each level.", show_default="the largest k")
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Keep every prefix: no item is lost to a narrow beam.")
+    ] = False,
+    scores: Annotated[
+        str,
+        typer.Option(
+            metavar="items|vocabulary", help="Probabilities of codes: among those that may follow, or all tokens."
+        ),
+    ] = "items",
+    gains: Annotated[
+        str, typer.Option(metavar="exponential|linear", help="Gain of a grade in NDCG: 2^g − 1, or g.")
+    ] = "exponential",
+    part: Annotated[
+        str, typer.Option("--split", metavar="test|valid", help="Predict the last event, or the last but one.")
+    ] = "test",
+    exclude_seen: Annotated[
+        bool, typer.Option("--exclude-seen", help="Never name an item of the user's history.")
+    ] = False,
+    grades: Annotated[
+        Path | None, typer.Option(help='Graded items in place of events: {"user_id", "grades": {item: grade}} a line.')
+    ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="Document of another evaluation to compare with, user by user. Repeatable."),
+    ] = None,
+    users: Annotated[
+        int | None, typer.Option(min=1, help="Judge by the first so many users.", show_default="all")
+    ] = None,
+    compute: Annotated[str, typer.Option(metavar="float32|bfloat16", help="Type to compute in.")] = "float32",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Rank the whole catalogue for each user, and judge the lists: the model, baselines without a network, slices.
+
+    Codes come from `sids`, the model from `extend`, `ground` and `sft`. Each user's last event is kept for this, and only
+    the events before the last two are ever trained on. Lists are judged at item level: codes that several items share count
+    as each of them, by expectation. Several processes share the users: torchrun --nproc-per-node 4 -m gti_train.cli eval …
+    """
+    from gti_diag.document import dumps
+    from gti_diag.files import write_text
+    from gti_train.catalogue.reading import read_histories
+    from gti_train.catalogue.splits import leave_one_out
+    from gti_train.loop.processes import world
+    from gti_train.recommend.evaluation import EvaluationConfig, evaluate_checkpoint, read_grades, read_values
+    from gti_train.semantic_ids.files import load_sids
+
+    made = load_sids(sids)
+    split = leave_one_out(read_histories(histories, made.item_ids))
+    given: dict[str, Any] = {
+        "texts": _vectors(items, made.item_ids) if items is not None else None,
+        "grades": read_grades(grades, made.item_ids) if grades is not None else None,
+        "others": {str(path): read_values(path) for path in against or ()},
+    }
+    config = EvaluationConfig(
+        ks=cuts(k), beams=beams, exact=exact, scores=scores, gains=gains, part=part, exclude_seen=exclude_seen, most_users=users, seed=seed
+    )  # fmt: skip
+    with _users_bar(quiet) as progress:
+        found, records = evaluate_checkpoint(
+            checkpoint, sids=made, split=split, config=config, dtype=compute, progress=progress, **given
+        )
+    if world()[0]:
+        return
+    beside = json_file.with_name(json_file.stem + ".users.jsonl")
+    write_text(beside, "".join(_line(record) for record in records))
+    write_text(json_file, dumps({**found, "histories": str(histories), "sids": str(sids), "per_user": beside.name}))
+    if not quiet:
+        _show(found)
+
+
+def cuts(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise InputError(f"--k {text!r}: write the lengths of the lists like 5,10,20") from None
+
+
+def _vectors(items: Path, item_ids: tuple[str, ...]):
+    from gti_train.catalogue.reading import read_catalogue
+    from gti_train.semantic_ids.vectors import text_vectors
+
+    texts = {item.id: item.text for item in read_catalogue(items).items}
+    missing = [item for item in item_ids if item not in texts]
+    if missing:
+        raise InputError(f"{items}: item {missing[0]!r} has a semantic ID and no text ({len(missing)} items)")
+    return text_vectors([texts[item] for item in item_ids])
+
+
+def _line(record: dict[str, Any]) -> str:
+    import json
+
+    from gti_diag.document import canonical
+
+    return json.dumps(canonical(record), ensure_ascii=False) + "\n"
+
+
+def _users_bar(quiet: bool):
+    import contextlib
+
+    @contextlib.contextmanager
+    def shown():
+        if quiet:
+            yield None
+            return
+        with bar("{task.description}") as display:
+            task = display.add_task("ranking the catalogue for each user", total=None)
+            yield lambda done, total: display.update(task, completed=done, total=total)
+
+    return shown()
+
+
+def _show(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = [f"{name}@{k}" for name in ("recall", "ndcg") for k in found["k"]]
+    table = Table(title=f"{found['users']} users, {found['items']} items, whole catalogue ranked", title_justify="left")
+    table.add_column("")
+    for name in shown:
+        table.add_column(name, justify="right")
+    rows = {"model": found["metrics"], "(codes, not items)": found["sid_level"], **found["baselines"]}
+    for name, metrics in rows.items():
+        table.add_row(name, *(f"{metrics[column]['value']:.4f}" for column in shown))
+    Console().print(table)
