@@ -3,7 +3,7 @@
 matplotlib and seaborn are imported here and nowhere else in the package, and only when a figure is drawn.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -11,8 +11,7 @@ from typing import Any
 
 from .view import Analysis, Missing, View, matrices, views
 
-# One file per figure, in the order in which reports show them. Figures 3 and 4 of the paper (relative gain
-# against pool size) read a study's evaluation instead of an analysis and will stand beside these.
+# One file per figure, in the order in which reports show them. `pool_curves` reads evaluations instead of analyses.
 FIGURES = ("cosine_panels", "spectrum", "rsa_bars", "token_map", "cosine_blocks", "levels", "norms", "trajectory")
 
 
@@ -31,10 +30,37 @@ def figures(
         ValueError: unknown style or format.
         InputError: `out` cannot be written.
     """
+    from gti_diag.foreign import presentable
+
+    plans = ((name, module.draw, panels) for name, module, panels in drawable(presentable(list(analyses))))
+    return _saved(plans, out, formats=formats, style=style)
+
+
+def gain_curves(
+    arms: Mapping[str, Sequence[Mapping[str, Any]]],
+    out: Path | str,
+    *,
+    baseline: str,
+    formats: Sequence[str] = ("png", "svg"),
+    style: str = "paper",
+) -> list[Path]:
+    """Draw the gain of each arm (its evaluations, one a seed) over `baseline` against the length of the list.
+
+    Raises:
+        ValueError: unknown style or format.
+        Missing: as `pool_curves.points`.
+        InputError: `out` cannot be written.
+    """
+    module = import_module(".pool_curves", __name__)
+    return _saved([(module.NAME, module.draw, module.points(arms, baseline))], out, formats=formats, style=style)
+
+
+def _saved(
+    plans: Iterable[tuple[str, Callable, list[Any]]], out: Path | str, *, formats: Sequence[str], style: str
+) -> list[Path]:
     if not formats:
         return []
     from gti_diag.files import atomic
-    from gti_diag.foreign import presentable
 
     from .style import METADATA, using
 
@@ -43,8 +69,8 @@ def figures(
         raise ValueError(f"no figure format {unknown[0]!r}: choose from {', '.join(METADATA)}")
     written = []
     with using(style) as look:
-        for name, module, panels in drawable(presentable(list(analyses))):
-            figure = module.draw(panels, look)
+        for name, draw, panels in plans:
+            figure = draw(panels, look)
             figure.get_layout_engine().execute(figure)  # savefig would lay it out anew for every format
             figure.set_layout_engine("none")
             for suffix in formats:

@@ -8,7 +8,7 @@ import typer
 from gti_diag.errors import InputError
 
 from .app import app
-from .options import Quiet, Seed, Sids
+from .options import Out, Quiet, Seed, Sids
 from .progress import bar
 
 
@@ -92,9 +92,42 @@ def evaluate(
         return
     beside = json_file.with_name(json_file.stem + ".users.jsonl")
     write_text(beside, "".join(_line(record) for record in records))
-    write_text(json_file, dumps({**found, "histories": str(histories), "sids": str(sids), "per_user": beside.name}))
+    write_text(json_file, dumps({**found, "histories": str(histories), "sids": str(sids), "per_user": str(beside)}))
     if not quiet:
         _show(found)
+
+
+@app.command(
+    epilog="Example: gti-train curves mean=mean-0.json mean=mean-1.json gti=gti-0.json gti=gti-1.json --baseline mean --out figures"
+)
+def curves(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="ARM=EVAL.json…", help="Documents of `eval`; an arm named twice has two seeds."),
+    ],
+    baseline: Annotated[str, typer.Option(help="The arm that gains are over.")],
+    out: Out,
+) -> None:
+    """Draw the gain of each arm over a baseline against the length of the list, with the spread of its seeds.
+
+    Judge with many lengths first: gti-train eval … --k 5,10,20,50,100,200
+    """
+    from gti_diag.render import gain_curves
+    from gti_diag.render.view import Missing
+    from gti_train.recommend.evaluation import read_evaluation
+
+    arms: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        arm, given, path = run.partition("=")
+        if not (arm and given):
+            raise InputError(f"{run!r} names no arm: write ARM=EVAL.json")
+        arms.setdefault(arm, []).append(read_evaluation(path))
+    try:
+        written = gain_curves(arms, out, baseline=baseline)
+    except Missing as error:
+        raise InputError(f"nothing to draw: {error}") from error
+    for path in written:
+        typer.echo(path)
 
 
 def cuts(text: str) -> tuple[int, ...]:

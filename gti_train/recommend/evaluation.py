@@ -166,18 +166,31 @@ def read_grades(path: str | os.PathLike[str], item_ids: Sequence[str]) -> dict[s
     return found
 
 
+def read_evaluation(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The document of an evaluation.
+
+    Raises:
+        InputError: no such document.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        _ = found["metrics"], found["k"], found["per_user"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: no document of `gti-train eval` ({error}); name what it wrote with --json"
+        ) from error
+    return found
+
+
 def read_values(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
     """Metrics by user of another evaluation, from the document that it wrote.
 
     Raises:
         InputError: no such document, or the records that it names are gone.
     """
-    try:
-        records_file = Path(path).parent / json.loads(Path(path).read_text(encoding="utf-8"))["per_user"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: no document of `gti-train eval` ({error}); name what it wrote with --json"
-        ) from error
+    records_file = (
+        Path(path).parent / Path(read_evaluation(path)["per_user"]).name
+    )  # beside it, also where both were moved
     return {record["user_id"]: record["metrics"] for _, record in _lines(records_file)}
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from gti_diag.errors import InputError
 from gti_train.study.demo import STAGES, DemoConfig
 
-COMMANDS = ("demo", "catalogue", "world", "sids", "extend", "ground", "sft", "eval")
+COMMANDS = ("demo", "catalogue", "world", "sids", "extend", "ground", "sft", "eval", "curves")
 
 
 @pytest.fixture

@@ -38,7 +38,12 @@ def test_the_document_is_the_one_promised(command, made, tmp_path):
     assert code == 0, err
     assert "12 users, 90 items" in out and "transitions" in out
     found = read(tmp_path / "eval.json")
-    assert (found["schema"], found["users"], found["k"], found["per_user"]) == (1, 12, [2, 5], "eval.users.jsonl")
+    assert (found["schema"], found["users"], found["k"], found["per_user"]) == (
+        1,
+        12,
+        [2, 5],
+        str(tmp_path / "eval.users.jsonl"),
+    )
     assert set(found["metrics"]) == set(found["sid_level"]) == METRICS
     for value in found["metrics"].values():
         assert value["interval"][0] <= value["value"] <= value["interval"][1]
@@ -120,3 +125,19 @@ def test_what_cannot_be_judged_is_refused_in_a_line(command, made, tiny_lm, tmp_
     assert "no document of `gti-train eval`" in complaint(*made, "--against", tmp_path / "shop" / "items.jsonl")
     (tmp_path / "grades.jsonl").write_text('{"user_id": "u0000", "grades": {"nothing": 1}}\n')
     assert "no item that has a semantic ID" in complaint(*made, "--grades", tmp_path / "grades.jsonl")
+
+
+def test_curves_are_drawn_from_the_documents_of_arms(command, made, tmp_path):
+    for name, *options in (("a", "--seed", 0), ("b", "--exact"), ("c", "--scores", "vocabulary")):
+        assert command("eval", *made, "--json", tmp_path / f"{name}.json", "--quiet", *options)[0] == 0
+    arms = [f"one={tmp_path / 'a.json'}", f"two={tmp_path / 'b.json'}", f"two={tmp_path / 'c.json'}"]
+    code, _, err = command("curves", *arms, "--baseline", "one", "--out", tmp_path / "figures")
+    drawn = read(tmp_path / "a.json")["metrics"]["recall@5"]["value"] > 0
+    assert (code, (tmp_path / "figures" / "pool_curves.png").exists()) == ((0, True) if drawn else (2, False)), err
+    for arguments, complaint in (
+        ((*arms, "--baseline", "three"), "no arm is called 'three'"),
+        (("a.json", "--baseline", "one"), "'a.json' names no arm: write ARM=EVAL.json"),
+        ((f"one={tmp_path / 'nothing.json'}", "--baseline", "one"), "no document of `gti-train eval`"),
+    ):
+        code, _, err = command("curves", *arguments, "--out", tmp_path / "figures")
+        assert code == 2 and complaint in " ".join(err.split())
