@@ -43,7 +43,7 @@ class Method:
     lora: Annotated[
         int, typer.Option(min=0, metavar="RANK", help="Train adapters of this rank and the new rows; 0: every weight.")
     ] = 0
-    alpha: Annotated[float, typer.Option(help="Scale of the adapters, divided by their rank.")] = 32.0
+    alpha: Annotated[int, typer.Option(min=1, help="Scale of the adapters, divided by their rank.")] = 32
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="Less memory, a third more work: compute layers again.")
     ] = False
@@ -137,8 +137,10 @@ def _lessons(items: Path, histories: Path, made, lesson: Lesson, *, validate: in
 
     catalogue, weights = read_catalogue(items, histories), task_weights(lesson.tasks)
     split = leave_one_out(catalogue)
-    asked = {"tasks": list(weights), "seed": seed, "longest": lesson.history, "words": lesson.words}
-    families = fine_tuning_examples(replace(catalogue, histories=split.train), made, **asked)
+    families = fine_tuning_examples(
+        replace(catalogue, histories=split.train), made,
+        tasks=list(weights), seed=seed, longest=lesson.history, words=lesson.words,
+    )  # fmt: skip
     held_out = validation_examples(catalogue, split, made, longest=lesson.history) if validate else []
     return Lessons(families, held_out[:validate], weights)
 

@@ -144,7 +144,7 @@ def check_finite(name: str, value: float, *, step: int) -> None:
 
 
 def differentiated(
-    objective: Objective, indices: Sequence[int], parameters: Sequence[nn.Parameter], supervised: int
+    objective: Objective, indices: Sequence[int], parameters: Sequence[nn.Parameter], supervised: float
 ) -> Iterator[Tensor]:
     """Add the gradients of all parts to the parameters, in the order of the parts; yields each part's share of the loss.
 

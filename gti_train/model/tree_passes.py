@@ -143,8 +143,9 @@ def _forked(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
     """The longest sequence, and a branch that leaves it half-way and goes on as another one does (or backwards)."""
     longest = list(max(sequences, key=len))
     half = max(1, len(longest) // 2)
-    other = max(([*longest[:half], *list(s)[half:]] for s in sequences if alike(s, longest) <= half < len(s)),
-                key=len, default=[*longest[:half], *longest[half:][::-1], longest[0]])  # fmt: skip
+    others = [[*longest[:half], *s[half:]] for s in sequences if alike(s, longest) <= half < len(s)]
+    backwards = [*longest[:half], *longest[half:][::-1], longest[0]]
+    other: list[int] = max(others, key=len) if others else backwards
     return [[*longest, longest[-1]], [*other, other[-1]]]  # the last token is only a target
 
 

@@ -9,7 +9,7 @@ Source: the tree attention of speculative decoding (SpecInfer, Miao et al. 2023)
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from gti_diag.errors import InputError
 
 ROOT = -1  # the parent of a first token
+NODES = ("ids", "parents", "depths", "ends")  # what is known of each node
 
 
 @dataclass(frozen=True)
@@ -60,29 +61,33 @@ class TokenTree:
         if not sequences:
             raise InputError("no sequences: a tree needs at least one")
         ids, parents, depths, places = _nodes([s[:-1] for s in sequences])
-        at, targets, owners = [], [], []
+        at: list[int] = []
+        targets: list[int] = []
+        owners: list[int] = []
         for number in range(len(sequences)):
             at += places[number][answers[number] - 1 :]
             targets += sequences[number][answers[number] :]
             owners += [number] * (len(sequences[number]) - answers[number])
         weighed = torch.ones(len(sequences)) if weights is None else torch.tensor(weights, dtype=torch.float32)
         sequence = torch.tensor(owners)
-        rows = (torch.tensor([values]) for values in (ids, parents, depths, _ends(parents)))
-        return cls(*rows, torch.tensor(at), torch.tensor(targets), weighed[sequence], sequence)
+        values = zip(NODES, (ids, parents, depths, _ends(parents)), strict=True)
+        nodes = {name: torch.tensor([value]) for name, value in values}
+        where = {"at": torch.tensor(at), "targets": torch.tensor(targets), "sequences": sequence}
+        return cls(**nodes, **where, weights=weighed[sequence])
 
     @classmethod
     def stack(cls, trees: Sequence["TokenTree"], *, pad: int = 0) -> "TokenTree":
         """The rows of all trees, padded to the longest; sequences are counted on from tree to tree."""
         length = max(tree.ids.shape[1] for tree in trees)
         rows = [tree._padded(length, pad) for tree in trees]
-        joined = (torch.cat([getattr(tree, name) for tree in rows]) for name in ("ids", "parents", "depths", "ends"))
+        names = (*NODES, "targets", "weights")
+        joined = {name: torch.cat([getattr(tree, name) for tree in rows]) for name in names}
         at, sequences, row, sequence = [], [], 0, 0
         for tree in rows:
             at.append(tree.at + row * length)
             sequences.append(tree.sequences + sequence)
             row, sequence = row + len(tree.ids), sequence + int(tree.sequences.max()) + 1
-        rest = (torch.cat([getattr(tree, name) for tree in rows]) for name in ("targets", "weights"))
-        return cls(*joined, torch.cat(at), *rest, torch.cat(sequences))
+        return cls(**joined, at=torch.cat(at), sequences=torch.cat(sequences))
 
     def to(self, device: torch.device) -> "TokenTree":
         """The same on another device."""
@@ -120,9 +125,8 @@ class TokenTree:
         at = self.at // wide * length + self.at % wide
         places = torch.arange(wide + 1, length + 1).expand(rows, -1)
         extra = (torch.full_like(places, pad), torch.full_like(places, ROOT), torch.zeros_like(places), places)
-        nodes = (self.ids, self.parents, self.depths, self.ends)
-        joined = (torch.cat([own, more], 1) for own, more in zip(nodes, extra, strict=True))
-        return TokenTree(*joined, at, self.targets, self.weights, self.sequences)
+        joined = {name: torch.cat([getattr(self, name), more], 1) for name, more in zip(NODES, extra, strict=True)}
+        return replace(self, **joined, at=at)
 
 
 def node_count(sequences: Sequence[Sequence[int]]) -> int:

@@ -37,7 +37,7 @@ class FineTuningConfig:
     micro_tokens: int = 2048
     loss: str = "vocabulary"
     rank: int = 0
-    alpha: float = 32.0
+    alpha: int = 32
     checkpointing: bool = False
     every: int = 0
     watch: str = LOSS

@@ -48,7 +48,7 @@ class Learner(Protocol):
 class EveryWeight:
     """All parameters of a float32 model."""
 
-    embed = None
+    embed: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, model: "PreTrainedModel", ids: Sequence[int]):
         self.model, self.ids = model.eval().float().requires_grad_(True), torch.tensor(ids)
@@ -84,7 +84,7 @@ class Adapters:
         *,
         start: dict[str, Tensor],
         rank: int,
-        alpha: float,
+        alpha: int,
         seed: int,
     ):
         try:

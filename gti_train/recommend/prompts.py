@@ -87,7 +87,7 @@ def fine_tuning_examples(
         raise InputError(f"tasks {list(tasks)!r}: choose one or more of {', '.join(TASKS)}")
     code = {item.id: "".join(sids.of(item.id)) for item in catalogue.items}
     title = {item.id: item.title for item in catalogue.items}
-    families = []
+    families: list[tuple[Example, ...]] = []
     for task in tasks:
         if task in HISTORY_PHRASINGS:
             shown, wanted = (title if task == WORDS else code), (title if task == TITLE else code)
