@@ -94,6 +94,7 @@ class Window(io.RawIOBase):
         self.folder, self.name, self.start = folder, name, start
         self.length = (folder.size(name) if stop is None else stop) - start
         self.at = 0
+        self.most = SMALL_FILE  # bytes of one read: libraries believe what a file claims of itself
 
     def readable(self) -> bool:
         return True
@@ -112,6 +113,11 @@ class Window(io.RawIOBase):
         stop = self.length if count is None or count < 0 else min(self.length, self.at + count)
         if stop <= self.at:
             return b""
+        if stop - self.at > self.most:
+            raise bad(
+                f"{self.folder.root}/{self.name}",
+                f"has a part of {stop - self.at:,} bytes where at most {self.most:,} are read",
+            )
         data = self.folder.spans(self.name, [(self.start + self.at, self.start + stop)]).tobytes()
         self.at = stop
         return data

@@ -1,6 +1,6 @@
 """torch.distributed.checkpoint folders (FSDP, FSDP2): a `.metadata` pickle and .distcp files of torch.save archives.
 
-The metadata is unpickled with the classes it needs and no other, so it cannot run code.
+The metadata is read into inert records: no class is imported, so none can be changed.
 Source: torch/distributed/checkpoint/{metadata,filesystem}.py.
 """
 
@@ -8,51 +8,30 @@ from __future__ import annotations
 
 import functools
 import io
-import pickle
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from gti_diag.errors import InputError
+from gti_diag.foreign import inert_pickle
+from gti_diag.foreign.inert_pickle import Record, Refused
 
 from .blocks import Block, joined
-from .lazy import kind_of, torch
+from .lazy import torch
 from .places import Folder, present, whole
-from .read_pickle import read_window
+from .read_pickle import kind_of_storage, read_window, whole_numbers
 from .records import Matrix, bad
 
-ALLOWED = {
-    ("torch.distributed.checkpoint.metadata", name)
-    for name in (
-        "Metadata", "MetadataIndex", "BytesStorageMetadata", "ChunkStorageMetadata", "TensorStorageMetadata",
-        "TensorProperties", "StorageMeta", "_MEM_FORMAT_ENCODING",
-    )
-} | {
-    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"), ("torch", "Size"), ("collections", "OrderedDict"),
-    ("torch.serialization", "_get_layout"), ("pathlib", "PosixPath"), ("pathlib", "PurePosixPath"),
-    ("pathlib._local", "PosixPath"),
-}  # fmt: skip
-
-
-# Opcodes that metadata does not need: buffers of any size, and the extension registry.
-UNWANTED = {code[0] for code in (pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.EXT1, pickle.EXT2, pickle.EXT4)}
-
-
-class _Metadata(pickle._Unpickler):  # type: ignore[name-defined,misc]
-    """The unpickler written in Python: the one in C can be crashed by damaged input."""
-
-    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code not in UNWANTED}  # type: ignore[attr-defined] # noqa: RUF012
-
-    def find_class(self, module: str, name: str) -> Any:
-        dtype = getattr(torch, name, None) if module == "torch" else None
-        if isinstance(dtype, torch.dtype):
-            return dtype
-        if name == "PosixPath":  # the writer's path; it need not exist here, nor this be such a system
-            return PurePosixPath
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name}")
-        return super().find_class(module, name)
+CLASSES = "torch.distributed.checkpoint.metadata"
+# Names that metadata holds. None of them is imported, so this says what a file is, not what is safe.
+ALLOWED = re.compile(
+    re.escape(CLASSES)
+    + r"\.(Metadata|MetadataIndex|\w*StorageMetadata|TensorProperties|StorageMeta|_MEM_FORMAT_ENCODING)"
+    r"|torch\.distributed\.checkpoint\.filesystem\._StorageInfo|torch\.(Size|strided|\w*(float|int|bool|complex|bits)\w*)"
+    r"|collections\.OrderedDict|torch\.serialization\._get_layout|pathlib(\._local)?\.(Pure)?PosixPath"
+)
 
 
 @dataclass(frozen=True)
@@ -70,42 +49,57 @@ class _Chunk:
 @dataclass(frozen=True)
 class _Entry:
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    kind: str
     chunks: tuple[_Chunk, ...]
 
 
 def _entries(data: bytes) -> dict[str, _Entry]:
     """The metadata as plain values. Anything that is not as the writer leaves it raises something."""
-    import torch.distributed.checkpoint.filesystem
-
-    found = _Metadata(io.BytesIO(data)).load()
-    places = {
-        (index.fqn, _whole(index.offset)): info
-        for index, info in found.storage_data.items()
-        if index.offset is not None
-    }
+    found = _fields(inert_pickle.load(io.BytesIO(data), lambda name: ALLOWED.fullmatch(name) is not None), "Metadata")
+    places = {}
+    for index, info in found["storage_data"].items():
+        at = _fields(index, "MetadataIndex")
+        if at.get("offset") is not None:  # None is left out: a class default
+            places[at["fqn"], whole_numbers(at["offset"])] = _fields(info, "_StorageInfo")
     entries = {}
-    for name, entry in found.state_dict_metadata.items():
-        if not hasattr(entry, "chunks") or name.startswith("optim"):
+    for name, entry in found["state_dict_metadata"].items():
+        if (
+            not isinstance(entry, Record)
+            or not entry.name.endswith(".TensorStorageMetadata")
+            or name.startswith("optim")
+        ):
             continue
-        chunks = []
-        for chunk in entry.chunks:
-            offsets = _whole(chunk.offsets)
-            info = places[name, offsets]
-            start, length = _whole((info.offset, info.length))
-            transforms = getattr(info, "transform_descriptors", None)
-            chunks.append(_Chunk(offsets, _whole(chunk.sizes), str(info.relative_path), start, length, transforms))
-        if not isinstance(entry.properties.dtype, torch.dtype):
+        fields = _fields(entry, "TensorStorageMetadata")
+        chunks = tuple(_chunk(chunk, name, places) for chunk in fields["chunks"])
+        kind = kind_of_storage(_dtype(fields["properties"]))
+        if kind is None:
             raise TypeError("dtype")
-        entries[str(name)] = _Entry(_whole(entry.size), entry.properties.dtype, tuple(chunks))
+        entries[str(name)] = _Entry(whole_numbers(fields["size"]), kind, chunks)
     return entries
 
 
-def _whole(numbers: Any) -> tuple[int, ...]:
-    found = tuple(numbers)
-    if not all(type(n) is int and 0 <= n < 2**63 for n in found):
-        raise ValueError("not a shape")
-    return found
+def _fields(record: Any, kind: str) -> dict[str, Any]:
+    """The attributes that a dataclass of this name would have."""
+    if not isinstance(record, Record) or record.name.rpartition(".")[2] != kind or not isinstance(record.state, dict):
+        raise TypeError(f"no {kind}")
+    return record.state
+
+
+def _dtype(properties: Any) -> Any:
+    """TensorProperties keeps its fields in a tuple, the type first; its oldest form as attributes."""
+    if not isinstance(properties, Record):
+        raise TypeError("properties")
+    state = properties.state
+    return state["dtype"] if isinstance(state, dict) else state[0]
+
+
+def _chunk(chunk: Any, name: str, places: Mapping[Any, dict[str, Any]]) -> _Chunk:
+    fields = _fields(chunk, "ChunkStorageMetadata")
+    offsets = whole_numbers(fields["offsets"])
+    info = places[name, offsets]
+    start, length = whole_numbers((info["offset"], info["length"]))
+    transforms = info.get("transform_descriptors")
+    return _Chunk(offsets, whole_numbers(fields["sizes"]), str(info["relative_path"]), start, length, transforms)
 
 
 class Distributed(Mapping[str, Matrix]):
@@ -115,7 +109,7 @@ class Distributed(Mapping[str, Matrix]):
         self.folder, self.where = folder, f"{folder.root}/.metadata"
         try:
             self.entries = _entries(whole(folder, ".metadata"))
-        except pickle.UnpicklingError as error:
+        except Refused as error:
             raise bad(self.where, f"is a pickle that would run code to load ({error})") from error
         except InputError:
             raise
@@ -137,14 +131,14 @@ class Distributed(Mapping[str, Matrix]):
     def _matrix(self, name: str) -> Matrix:
         entry = self.entries[name]
         if len(entry.shape) != 2:  # not an embedding: described, never read
-            return Matrix(name=name, shape=entry.shape, kind=kind_of(entry.dtype), fetch=_unread)
+            return Matrix(name=name, shape=entry.shape, kind=entry.kind, fetch=_unread)
         blocks = []
         for chunk in entry.chunks:
             part = self._part(chunk, name)
             if part.shape != chunk.sizes or len(chunk.offsets) != 2:
                 raise bad(self.where, f"says {chunk.sizes} for a part of {name!r} that is {part.shape}")
             blocks.append(Block(chunk.offsets[0], chunk.offsets[1], part))
-        return joined(name, blocks, shape=(entry.shape[0], entry.shape[1]), dtype=entry.dtype)
+        return joined(name, blocks, shape=(entry.shape[0], entry.shape[1]), dtype=getattr(torch, entry.kind))
 
     def _part(self, chunk: _Chunk, name: str) -> Matrix:
         file = chunk.file

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 
 from .places import Folder, Window
-from .read_pickle import described, read_window
+from .read_pickle import described, read_window, told, whole_numbers
 from .records import Matrix, bad
 from .shards import Shards
 
@@ -27,9 +27,12 @@ def _shapes(folder: Folder) -> dict[str, tuple[int, ...]]:
     file = next((name for name in folder.names() if name.endswith("model_states.pt")), None)
     if file is None:
         return {}
-    found = described(Window(folder, file), f"{folder.root}/{file}")
-    groups = found.get("param_shapes") if isinstance(found, dict) else None
-    return {name: tuple(shape) for group in groups or () for name, shape in group.items()}
+    where = f"{folder.root}/{file}"
+    with told(where):
+        found = described(Window(folder, file))
+        groups = found.get("param_shapes") if isinstance(found, dict) else None
+        listed = [group for group in groups if isinstance(group, dict)] if isinstance(groups, list) else []
+        return {str(name): whole_numbers(shape) for group in listed for name, shape in group.items()}
 
 
 def _parameter(zero: Folder, name: str, shape: tuple[int, ...] | None) -> dict[str, Matrix]:
