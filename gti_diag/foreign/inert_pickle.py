@@ -89,6 +89,7 @@ def load(stream: BinaryIO, allowed: Callable[[str], bool]) -> Any:
     try:
         for opcode, argument, _ in _opcodes(stream):
             machine.step(opcode.name, argument)
+        return machine.pop()
     except (Refused, Damaged):
         raise
     except (
@@ -102,7 +103,6 @@ def load(stream: BinaryIO, allowed: Callable[[str], bool]) -> Any:
         UnicodeError,
     ) as error:
         raise Damaged(f"{type(error).__name__}: {error}") from error
-    return machine.pop()
 
 
 def _opcodes(stream: BinaryIO) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
