@@ -25,7 +25,8 @@ def sids(
     quantiser: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="residual-kmeans | balanced-kmeans | product | fsq | rq-vae (the paper's; slower)."
+            metavar="NAME",
+            help="residual-kmeans | faiss-kmeans | balanced-kmeans | product | fsq | rq-vae (the paper's; slower).",
         ),
     ] = "residual-kmeans",
     codes: Annotated[str, typer.Option(metavar="N,N,…", help="Codes on each level, coarse to fine.")] = "48,24,24",
@@ -50,6 +51,18 @@ def sids(
             metavar="A B", help="Make nothing: judge two mappings side by side, and what changes between them."
         ),
     ] = None,
+    cluster: Annotated[
+        bool,
+        typer.Option(
+            "--cluster", help="ITEMS is a folder of Parquet shards (item_id, row, vector): map them with Ray."
+        ),
+    ] = False,
+    sample: Annotated[
+        int, typer.Option(min=2, help="With --cluster: vectors that the codebooks are fitted on.")
+    ] = 200_000,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="With --cluster, without RAY_ADDRESS: local workers.")
+    ] = None,
     layout: LayoutName = None,
     columns: Columns = "",
     skip_bad: SkipBad = False,
@@ -66,13 +79,17 @@ def sids(
 
     if source is None and compare is None:
         raise InputError("name the items: gti-train sids ITEMS --out DIR (or two mappings: --compare A B)")
+    settings: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+    if cluster and source is not None:
+        fitting = {"quantiser": quantiser, "sizes": code_sizes(codes), "seed": seed, **settings}
+        _cluster(source, out, sample=sample, workers=workers, fitting=fitting, quiet=quiet)
+        return
     reading: dict[str, Any] = {"layout": layout, "columns": column_map(columns), "skip_bad": skip_bad}
     catalogue = None if source is None else open_catalogue(source, **reading).catalogue
     if compare is not None:
         _compare(compare, catalogue, out, encoder=encoder, dimensions=dimensions, seed=seed, quiet=quiet)
         return
     assert catalogue is not None
-    settings: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     wanted = Wanted(
         encoder=encoder,
         dimensions=dimensions,
@@ -90,6 +107,28 @@ def sids(
         from gti_train.semantic_ids.quality.report import Evidence, quality
 
         _write([quality(made.sids, Evidence(catalogue, made.vectors, made.quantiser), seed=seed)], out, quiet=quiet)
+
+
+def _cluster(
+    shards: Path, out: Path, *, sample: int, workers: int | None, fitting: dict[str, Any], quiet: bool
+) -> None:
+    """Codebooks from a sample, codes of all shards in OUT/codes, every item its own."""
+    from gti_train.semantic_ids import quantisers
+    from gti_train.semantic_ids.cluster import cluster_codes
+    from gti_train.semantic_ids.quantiser import save_quantiser
+    from gti_train.semantic_ids.shards import sample as drawn
+    from gti_train.semantic_ids.shards import shard_files
+
+    with share_bar(quiet) as progress:
+        vectors = drawn(shard_files(shards), sample, seed=fitting["seed"])
+        made = quantisers.fit(vectors, progress=progress, **fitting).quantiser
+    save_quantiser(made, out)
+    done = cluster_codes(shards, made, out / "codes", workers=workers)
+    if not quiet:
+        say(
+            f"{done.items} items under {done.prefixes} prefixes, {done.moved_prefixes} moved to another: {out / 'codes'}"
+        )
+        say(f"a worker holds batches of {done.batch_bytes / 1e6:.1f} MB, or the items of one prefix")
 
 
 def _compare(

@@ -24,6 +24,27 @@ def residual_kmeans(vectors: Float[Tensor, "items dim"], *, sizes: Sequence[int]
     return _levels("residual-kmeans", vectors, sizes, lambda rows, size, level: kmeans(rows, size, seed=seed + level))
 
 
+def faiss_kmeans(vectors: Float[Tensor, "items dim"], *, sizes: Sequence[int], seed: int = 0) -> Fitted:
+    """As `residual_kmeans`, by faiss in float32: for millions of rows, or a sample of more.
+
+    Raises:
+        InputError: faiss is missing, or fewer distinct residuals than codes on some level.
+    """
+    try:
+        import faiss
+    except ImportError:
+        raise InputError("--quantiser faiss-kmeans needs faiss: pip install gti-diag[cluster]") from None
+
+    def cluster(rows: Tensor, size: int, level: int) -> Clustered:
+        _check_distinct(rows, size)
+        means = faiss.Kmeans(rows.shape[1], size, niter=25, seed=seed + level + 1, min_points_per_centroid=1)
+        faiss.omp_set_num_threads(1)
+        means.train(rows.float().contiguous().numpy())
+        return torch.tensor(means.centroids).double(), torch.zeros(size, dtype=torch.float64)
+
+    return _levels("faiss-kmeans", vectors, sizes, cluster)
+
+
 def balanced_kmeans(vectors: Float[Tensor, "items dim"], *, sizes: Sequence[int], seed: int = 0) -> Fitted:
     """As `residual_kmeans`, but every level's codes are used about equally: prices from optimal transport.
 
@@ -55,11 +76,15 @@ def kmeans(rows: Float[Tensor, "items dim"], size: int, *, seed: int, starts: in
     """
     from sklearn.cluster import KMeans
 
+    _check_distinct(rows, size)
+    means = KMeans(size, n_init=starts, random_state=seed).fit(rows.numpy())
+    return torch.from_numpy(means.cluster_centers_).double(), torch.zeros(size, dtype=torch.float64)
+
+
+def _check_distinct(rows: Float[Tensor, "items dim"], size: int) -> None:
     distinct = len(torch.unique(rows, dim=0))
     if distinct < size:
         raise InputError(f"{distinct} distinct vectors for {size} codes: use fewer codes or levels, or more items")
-    means = KMeans(size, n_init=starts, random_state=seed).fit(rows.numpy())
-    return torch.from_numpy(means.cluster_centers_).double(), torch.zeros(size, dtype=torch.float64)
 
 
 def _levels(

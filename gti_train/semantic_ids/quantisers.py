@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gti_diag.errors import InputError
 
-from .clustering import balanced_kmeans, residual_kmeans
+from .clustering import balanced_kmeans, faiss_kmeans, residual_kmeans
 from .quantiser import Fitted, check_sizes
 from .reproducible import canonical_order, one_thread
 from .rqvae import RqVaeConfig, rqvae
@@ -35,6 +35,7 @@ def _at_once(fit_rows: Callable[..., Fitted]) -> Callable[..., Fitted]:
 QUANTISERS: Mapping[str, Callable[..., Fitted]] = {
     "residual-kmeans": _at_once(residual_kmeans),
     "balanced-kmeans": _at_once(balanced_kmeans),
+    "faiss-kmeans": _at_once(faiss_kmeans),
     "product": _at_once(product_quantisation),
     "fsq": _at_once(finite_scalar_quantisation),
     "rq-vae": _rqvae,
@@ -57,6 +58,8 @@ def fit(
     """
     if quantiser not in QUANTISERS:
         raise InputError(f"--quantiser {quantiser!r} is unknown: use one of {', '.join(QUANTISERS)}")
+    if settings and quantiser != "rq-vae":
+        raise InputError(f"--{next(iter(settings))} is for --quantiser rq-vae, not for {quantiser}")
     check_sizes(sizes)
     order = canonical_order(vectors)
     with one_thread():

@@ -89,21 +89,28 @@ def separate(
     for row, prefix in enumerate(codes[:, :-1].tolist()):
         groups.setdefault(tuple(prefix), []).append(row)
     room, moved = len(quantiser.books[-1]), 0
+    counts = Counter({prefix: len(rows) for prefix, rows in groups.items()})
     for prefix in sorted(prefix for prefix, rows in groups.items() if len(rows) > room):
-        for row, target in _leaving(quantiser, latent, groups, prefix, room):
-            found[row, :-1] = torch.tensor(target, dtype=codes.dtype)
+        rows = groups[prefix]
+        for place, target in leaving(quantiser, latent[rows], counts, prefix):
+            found[rows[place], :-1] = torch.tensor(target, dtype=codes.dtype)
+            groups.setdefault(target, []).append(rows[place])
             moved += 1
+        groups[prefix] = [row for row in rows if tuple(found[row, :-1].tolist()) == prefix]
     for rows in groups.values():
+        rows.sort()
         taken = set(found[rows, -1].tolist())
         if len(taken) < len(rows) or not torch.equal(found[rows], codes[rows]):
-            found[rows, -1] = _assigned(quantiser, latent[rows], found[rows])
+            found[rows, -1] = assigned(quantiser, latent[rows], found[rows])
     nearest = codes if nearest is None else nearest
     errors = [(latent - quantiser.summed(chosen)).square().sum(dim=1) for chosen in (nearest, found)]
     changed = (found != nearest).any(dim=1).nonzero().flatten()
     return found, Moves(changed, moved, errors[0], errors[1])
 
 
-def _assigned(quantiser: Quantiser, latent: Tensor, codes: Tensor) -> Tensor:
+def assigned(
+    quantiser: Quantiser, latent: Float[Tensor, "items dim"], codes: Int[Tensor, "items levels"]
+) -> Int[Tensor, " items"]:
     """The last code of each row of one prefix: the assignment of least total cost."""
     from scipy.optimize import linear_sum_assignment
 
@@ -112,28 +119,31 @@ def _assigned(quantiser: Quantiser, latent: Tensor, codes: Tensor) -> Tensor:
     return torch.from_numpy(linear_sum_assignment(quantiser.costs(residual, last).numpy())[1])
 
 
-def _leaving(
-    quantiser: Quantiser, latent: Tensor, groups: dict[Prefix, list[int]], prefix: Prefix, room: int
+def leaving(
+    quantiser: Quantiser, latent: Float[Tensor, "items dim"], counts: Counter[Prefix], prefix: Prefix
 ) -> Iterator[tuple[int, Prefix]]:
-    """Move rows out of a full prefix, those first that lose least by it, until the rest has room; each with its target."""
-    here = _leaf_errors(quantiser, latent[groups[prefix]], [prefix])[:, 0].tolist()
-    ways = {row: _prefixes(quantiser, latent[row], prefix) for row in groups[prefix]}
-    own = dict(zip(groups[prefix], here, strict=True))
+    """Rows that leave a prefix with more items than last codes, those first that lose least, each with its new prefix.
+
+    `latent` has the prefix's items; `counts`, the items of every prefix, is kept up to date.
+    """
+    room = len(quantiser.books[-1])
+    own = _leaf_errors(quantiser, latent, [prefix])[:, 0].tolist()
+    ways = [_prefixes(quantiser, z, prefix) for z in latent]
     offers: list[tuple[float, int, Prefix]] = []
 
     def offer(row: int) -> None:
-        cost, target = next(found for found in ways[row] if len(groups.get(found[1], ())) < room)
+        cost, target = next(found for found in ways[row] if counts[found[1]] < room)
         heapq.heappush(offers, (cost - own[row], row, target))
 
-    for row in groups[prefix]:
+    for row in range(len(latent)):
         offer(row)
-    while len(groups[prefix]) > room:
+    while counts[prefix] > room:
         _, row, target = heapq.heappop(offers)
-        if len(groups.get(target, ())) >= room:  # filled up in the meantime
+        if counts[target] >= room:  # filled up in the meantime
             offer(row)
             continue
-        groups[prefix].remove(row)
-        groups.setdefault(target, []).append(row)
+        counts[prefix] -= 1
+        counts[target] += 1
         yield row, target
 
 

@@ -2,7 +2,9 @@
 
 import json
 
+import pyarrow
 import pytest
+from pyarrow.parquet import write_table
 
 from gti_train.semantic_ids.files import load_sids
 
@@ -55,6 +57,7 @@ def test_codes_that_are_brought_are_taken_as_they_are(command, items, tmp_path):
     [
         (("--codes", "3,3"), "90 items, but 9 codes in all"),
         (("--quantiser", "poem"), "--quantiser 'poem' is unknown"),
+        (("--epochs", "5"), "--epochs is for --quantiser rq-vae, not for residual-kmeans"),
         (("--unique", "poem"), "--unique 'poem' is unknown"),
         (("--codes-from", "none.json"), "none.json: No such file"),
         (("--encoder", "none.npy"), "none.npy: cannot be read"),
@@ -81,3 +84,25 @@ def test_report_and_compare_judge_codes(command, items, tmp_path):
     assert command("sids", *pair, "--out", tmp_path / "blind", "--quiet")[:2] == (0, "")
     code, _, err = command("sids", "--out", tmp_path / "c")
     assert code == 2 and "name the items" in err
+
+
+def test_cluster_fits_on_a_sample_and_says_what_workers_hold(command, monkeypatch, tmp_path):
+    from gti_train.semantic_ids.cluster import Summary
+    from tests.gti_train.semantic_ids.cases import spread
+
+    (tmp_path / "shards").mkdir()
+    columns = {"item_id": [str(row) for row in range(60)], "row": range(60), "vector": spread(rows=60).tolist()}
+    write_table(pyarrow.table(columns), tmp_path / "shards" / "a.parquet")
+    seen = []
+
+    def run(shards, quantiser, out, *, workers):
+        seen.append((shards, quantiser.name, [len(book) for book in quantiser.books], out, workers))
+        return Summary(60, 9, 2, 3_500_000)
+
+    monkeypatch.setattr("gti_train.semantic_ids.cluster.cluster_codes", run)
+    arguments = ("--cluster", "--sample", 50, "--workers", 2, "--codes", "4,5", "--quantiser", "faiss-kmeans")
+    code, out, err = command("sids", tmp_path / "shards", "--out", tmp_path / "out", *arguments)
+    assert code == 0, err
+    assert seen == [(tmp_path / "shards", "faiss-kmeans", [4, 5], tmp_path / "out" / "codes", 2)]
+    assert "60 items under 9 prefixes, 2 moved" in out and "3.5 MB" in out
+    assert (tmp_path / "out" / "quantiser.safetensors").is_file()
