@@ -15,6 +15,7 @@ from gti_diag.checkpoint import Checkpoint, Matrix, open_base, open_checkpoint
 from gti_diag.document import SCHEMA, canonical
 from gti_diag.errors import InputError
 from gti_diag.measures.alignment import Space
+from gti_diag.measures.tiles import among_workers
 from gti_diag.tokens.groups import Group, Partition, partition
 from gti_diag.tokens.sizes import SHORT_HEAD
 
@@ -245,6 +246,7 @@ def _room(max_memory: int, dim: int) -> float:
     return RESIDENT_SHARE * max(max_memory - PROGRAM - 2 * 8 * dim**2, max_memory / 8)
 
 
+@among_workers()
 def _analyse(
     matrix: Matrix,
     source: str,

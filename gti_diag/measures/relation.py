@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from scipy import linalg
 from torch import Tensor
 
 from .geometry import DirectionSum, centroid, direction_sum, row_lengths
-from .tiles import tiles, wide_tiles
+from .tiles import one_thread_each, tiles, wide_tiles, workers
 
 TILE_NUMBERS = 1 << 23  # of candidates scored at a time: 8,192 rows of 1,024
 QUERY_ROWS = 2048
@@ -200,7 +201,9 @@ def _search(units: Tensor, parts: Iterable[Tensor], *, k: int, work: torch.dtype
     most = max(1, TILE_NUMBERS // units.shape[1])
     keys, squares = (units.new_empty(most, units.shape[1]) for _ in range(2))
     coarse = torch.empty_like(keys, dtype=work)
-    alive, peaked = 0, 0.0
+    alive, peaked, shared = 0, 0.0, workers(units.device)
+    rows = min(QUERY_ROWS, -(-len(units) // shared))
+    slices = rough.split(rows), scores.split(rows), index.split(rows)
     for start, part in _parts(parts, most, units.device):
         size = len(part)
         dead = _unit_or_zero(part, out=keys[:size])
@@ -208,15 +211,8 @@ def _search(units: Tensor, parts: Iterable[Tensor], *, k: int, work: torch.dtype
         torch.square(keys[:size], out=squares[:size])
         peaked = max(peaked, float(torch.linalg.vector_norm(squares[:size], dim=1).max()) ** 0.5)
         coarse[:size] = keys[:size]
-        for low in range(0, len(units), QUERY_ROWS):
-            own = slice(low, low + QUERY_ROWS)
-            products = rough[own] @ coarse[:size].T
-            if bool(dead.any()):
-                products.masked_fill_(dead, -torch.inf)
-            top = products.topk(min(keep, size), dim=1)
-            joint = torch.cat([scores[own], top.values], 1)
-            scores[own], chosen = joint.topk(keep, dim=1)
-            index[own] = torch.cat([index[own], top.indices + start], 1).gather(1, chosen)
+        with one_thread_each(shared) as pool:
+            list(pool.map(partial(_merge, keys=coarse[:size], dead=dead, start=start), *slices))
     if not 1 <= k <= alive:
         raise ValueError(f"k = {k} nearest among {alive} candidates with a direction: must lie between 1 and these")
     worst = scores[:, -1].float()
@@ -233,6 +229,18 @@ def _search(units: Tensor, parts: Iterable[Tensor], *, k: int, work: torch.dtype
     unit = torch.finfo(work).eps / 2
     slack = unit * (6 * (2 / 3) ** 0.5 * peaked * torch.linalg.vector_norm(units, 4, dim=1) + worst.abs())
     return Nearest(best.values.clamp(-1, 1), index.gather(1, best.indices)), best.values[:, -1] >= worst + slack
+
+
+def _merge(queries: Tensor, scores: Tensor, index: Tensor, *, keys: Tensor, dead: Tensor, start: int) -> None:
+    """Put the best of `keys` (numbered from `start`) among the best so far of these queries, in place."""
+    products = queries @ keys.T
+    if bool(dead.any()):
+        products.masked_fill_(dead, -torch.inf)
+    top = products.topk(min(scores.shape[1], len(keys)), dim=1)
+    joint, numbers = torch.cat([scores, top.values], 1), torch.cat([index, top.indices + start], 1)
+    best = joint.topk(scores.shape[1], dim=1)
+    scores.copy_(best.values)
+    index.copy_(numbers.gather(1, best.indices))
 
 
 def _parts(parts: Iterable[Tensor], most: int, device: torch.device) -> Iterator[tuple[int, Tensor]]:

@@ -299,13 +299,14 @@ def _pearson_reweighted(x: Rows, y: Rows, weights: Float[Tensor, "samples tokens
         scaled = offsets / (own / (n * (n - 1))) ** 0.25
         half = torch.linalg.vector_norm(scaled, dim=1).square() / 2
         spaces.append((scaled.to(dtype), (half - n / (n - 1) * half.mean()).to(dtype)))
-    sums = torch.zeros(5, len(weights), dtype=torch.float64, device=weights.device)
-    influence, squares = torch.zeros(n, dtype=torch.float64, device=weights.device), 0.0
     step = max(1, min(512, BATCH // 4 // len(weights)))
     wide = max(step, BATCH // 4 // max(step, len(weights)))
     weight = weights.to(dtype)
-    for i in range(0, n, step):
-        rows = slice(i, i + step)
+
+    def visited(i: int) -> tuple[Tensor, Tensor, float]:
+        """Weighted sums, the pairs' influence summed by token, and its sum of squares, over pairs (i … i + step, later)."""
+        sums = torch.zeros(5, len(weights), dtype=torch.float64, device=weights.device)
+        influence, squares, rows = sums.new_zeros(n), 0.0, slice(i, i + step)
         for j in range(i, n, wide):
             columns = slice(j, j + wide)
             d, e = (
@@ -319,10 +320,15 @@ def _pearson_reweighted(x: Rows, y: Rows, weights: Float[Tensor, "samples tokens
             influence[rows] += of_pairs.sum(1)
             influence[columns] += of_pairs.sum(0)
             squares += of_pairs.square().sum().item()
+        return sums, influence, squares
+
+    with one_thread_each(workers(weights.device)) as pool:
+        parts = list(pool.map(visited, range(0, n, step)))
     pairs = (n * n - weights.square().sum(1)) / 2
-    d, e, de, dd, ee = sums
+    d, e, de, dd, ee = torch.stack([part[0] for part in parts]).sum(0)
     values = (de - d * e / pairs) / ((dd - d * d / pairs) * (ee - e * e / pairs)).sqrt()
-    return values, _pair_variance(influence, squares)
+    influence = torch.stack([part[1] for part in parts]).sum(0)
+    return values, _pair_variance(influence, sum(part[2] for part in parts))
 
 
 def _pair_variance(influence: Float[Tensor, " tokens"], squares: float) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import pairwise
 
 import torch
@@ -10,6 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 NUMBERS = 1 << 19  # float64 numbers of a tile: 4 MiB
+_WORKERS: ContextVar[int | None] = ContextVar(
+    "workers", default=None
+)  # of this thread; a worker has none, and one torch thread
 
 
 def height(dim: int) -> int:
@@ -63,8 +67,23 @@ def _edges(dim: int, blocks: int = 8) -> list[int]:
 
 
 def workers(device: torch.device) -> int:
-    """How many threads to share work among: torch's own number on a CPU; a GPU needs one."""
-    return torch.get_num_threads() if device.type == "cpu" else 1
+    """How many threads to share work among: torch's own number on a CPU (before `among_workers`); a GPU needs one."""
+    return (_WORKERS.get() or torch.get_num_threads()) if device.type == "cpu" else 1
+
+
+@contextmanager
+def among_workers() -> Iterator[None]:
+    """Inside, work is shared among `workers` alone and torch itself computes on one thread.
+
+    The threads of one torch operation wait for each other at its end, spinning unless OMP_WAIT_POLICY said otherwise before
+    torch was loaded: beside other busy processes each operation then takes a time slice.
+    """
+    with_threads = _WORKERS.set(workers(torch.device("cpu")))
+    try:
+        with one_thread():
+            yield
+    finally:
+        _WORKERS.reset(with_threads)
 
 
 @contextmanager
