@@ -38,7 +38,12 @@ class RowFacts:
 
 
 def read_facts(
-    matrix: Matrix, *, unused: Tensor, seen: Callable[[Tensor], None] = lambda tile: None, progress: Progress
+    matrix: Matrix,
+    *,
+    unused: Tensor,
+    seen: Callable[[Tensor], None] = lambda tile: None,
+    progress: Progress = lambda stage, share: None,
+    max_memory: int = 2 * 10**9,
 ) -> RowFacts:
     """Read every row once, in order; `seen` gets each tile as stored. `unused` are ids of rows that no text trains."""
     count, dim = matrix.shape
@@ -53,7 +58,7 @@ def read_facts(
     columns = torch.cat([lines, mean[:, None], (mean if axis is None else axis)[:, None]], dim=1)
     numbers = torch.empty(count, columns.shape[1] + 2, dtype=torch.float64)
     equal, start, bits = _Equal(), 0, _bits(matrix)
-    for tile in matrix.tiles(size=max(1, READ // dim)):
+    for tile in matrix.tiles(size=max(1, min(READ, max_memory // 256) // dim)):
         seen(tile)
         equal.add(tile)
         for wide in wide_tiles(_floats(tile)):

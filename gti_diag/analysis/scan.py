@@ -35,6 +35,7 @@ def scan(
     base: Checkpoint | str | Path | None = None,
     new: str = "auto",
     tensor: str | None = None,
+    max_memory: int = 2 * 10**9,
     progress: Progress = lambda stage, share: None,
     command: Sequence[str] = (),
 ) -> dict:
@@ -45,6 +46,7 @@ def scan(
         base: the checkpoint it was extended from: old rows that moved are told.
         new: which tokens are new, as for `diagnose`; a new row that equals an old one is told.
         tensor: name of the embedding tensor where the layout is unknown.
+        max_memory: bytes to stay under; what is kept of a row does not grow with its length.
 
     Raises:
         InputError: whatever is wrong with the input, in one line.
@@ -57,7 +59,13 @@ def scan(
     rows: dict[str, MatrixFacts] = {}
     for role, matrix in sorted(opened.matrices.items()):
         fingerprint.begin(role)
-        facts = read_facts(matrix, unused=names.unused(matrix.shape[0]), seen=fingerprint.update, progress=progress)
+        facts = read_facts(
+            matrix,
+            unused=names.unused(matrix.shape[0]),
+            seen=fingerprint.update,
+            progress=progress,
+            max_memory=max_memory,
+        )
         own = names.new[names.new < matrix.shape[0]]
         rows[role] = MatrixFacts(matrix, facts, names.unused(matrix.shape[0]), own)
     found = {role: scan_findings.find(side) for role, side in rows.items()}

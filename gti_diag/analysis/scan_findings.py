@@ -13,7 +13,8 @@ from .row_facts import RowFacts
 
 KINDS = ("not_finite", "zero", "near_zero", "giant", "copies", "cluster", "untrained", "copy_of_old", "old_row_moved",
          "input_head_disagree")  # fmt: skip
-SPREAD_SHARE = 0.01  # of the spread of all rows: what is closer is one point to the model, in any storage type
+# Shares of the spread of all rows: what is closer is one point to the model, in any storage type; what is farther is not, in none.
+NEAREST, FARTHEST = 0.01, 0.05
 PAIR_NUMBERS = 1 << 22  # numbers of rows compared at a time
 
 
@@ -105,8 +106,8 @@ def _clusters(rows: MatrixFacts) -> Iterator[Finding]:
     ids = heads.nonzero()[:, 0]
     if len(ids) < 2:
         return
-    spread = SPREAD_SHARE * twins.sketch_spread(facts.sketch[ids])
-    reach = facts.spacing[ids].clamp(min=spread)
+    spread = twins.sketch_spread(facts.sketch[ids])
+    reach = facts.spacing[ids].clamp(min=NEAREST * spread, max=FARTHEST * spread)
     labels = twins.clusters(facts.sketch[ids], reach, lambda a, b: _distance(rows.matrix, ids[a], ids[b]))
     every = torch.full((len(facts.norms),), -1)
     every[ids] = ids[labels]
@@ -117,7 +118,7 @@ def _clusters(rows: MatrixFacts) -> Iterator[Finding]:
         found = sorted(id for group in several for id in group)
         text = (
             f"{len(found):,} rows in {_many(len(several), 'cluster')} (largest: {len(several[0]):,}): linked rows are closer than "
-            f"{_kind(rows.matrix)} tells apart, or than 1% of the spread of all rows ({spread:.3g})"
+            f"{_kind(rows.matrix)} tells apart, or than 1% of the spread of all rows ({NEAREST * spread:.3g})"
         )
         yield Finding("cluster", found, text, several)
 

@@ -10,7 +10,7 @@ from gti_diag.errors import EXIT_PASS, EXIT_REGRESSION
 
 from . import progress
 from .app import app
-from .options import Base, Checkpoint, FailOn, Json, Junit, New, Quiet, Sarif, Tensor
+from .options import Base, Checkpoint, FailOn, Json, Junit, MaxMemory, New, Quiet, Sarif, Tensor
 
 
 @app.command(epilog="Example: gti-diag scan Qwen/Qwen3-0.6B --fail-on zero,near_zero,cluster")
@@ -25,6 +25,7 @@ def scan(
     sarif: Sarif = None,
     summary: Annotated[Path | None, typer.Option(help="Write the findings here as Markdown.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained page here.")] = None,
+    max_memory: MaxMemory = "2GB",
     top: Annotated[int, typer.Option(min=1, help="Tokens shown for each finding.")] = 8,
     quiet: Quiet = False,
 ) -> None:
@@ -35,6 +36,7 @@ def scan(
     from gti_diag.analysis.scan import failing, parse_kinds
     from gti_diag.analysis.scan import scan as scanned
     from gti_diag.document import dumps
+    from gti_diag.files import parse_bytes
     from gti_diag.gate import output, scan_gate
     from gti_diag.render.scan import html as web
     from gti_diag.render.scan import markdown, terminal
@@ -42,7 +44,13 @@ def scan(
     kinds = parse_kinds(fail_on)
     with progress.bar(quiet) as show:
         found = scanned(
-            checkpoint, base=base, new=new, tensor=tensor, progress=show, command=["gti-diag", *sys.argv[1:]]
+            checkpoint,
+            base=base,
+            new=new,
+            tensor=tensor,
+            max_memory=parse_bytes(max_memory),
+            progress=show,
+            command=["gti-diag", *sys.argv[1:]],
         )
     pages = {json: dumps, summary: lambda scan: markdown.summary(scan, top=top), html: web.page}
     output.write(scan_gate.check_scan(found, kinds), {"junit": junit, "sarif": sarif})

@@ -12,19 +12,18 @@ from torch import Tensor
 
 from .tiles import one_thread
 
-LINES = 16  # numbers that stand for a row in the search
-MARGIN = 2.0  # two rows δ apart are at most this many times δ apart there, but for one pair in 10⁸
-LOOKED_UP = (
-    8,
-    64,
-    64,
-)  # nearest places (itself included) that are compared: of all rows, of those with more, of one a cluster
+LINES, TREE = 48, 16  # numbers that stand for a row; and those of them by which it is looked up
+# Two rows δ apart are at most this many times δ apart in so many numbers, but for one pair in 10⁶ (χ² with as many degrees of freedom).
+MARGIN, TREE_MARGIN = 1.5, 1.8
+BANDS = 16  # groups of rows of a like reach, looked up together
+# Nearest places (itself included) that are compared: of all rows, of those with more in reach, of one row of each cluster.
+LOOKED_UP = (8, 64, 64)
 
 Distance = Callable[[Int[Tensor, " pairs"], Int[Tensor, " pairs"]], Float[Tensor, " pairs"]]
 
 
 def sketch_lines(dim: int) -> Float[Tensor, "dim lines"]:
-    """Random orthogonal columns L, scaled so that ‖Lᵀx‖ is ‖x‖ on average (exact for 16 dimensions or fewer).
+    """Random orthogonal columns L, scaled so that ‖Lᵀx‖ is ‖x‖ on average (exact for 48 dimensions or fewer).
 
     Source: Johnson & Lindenstrauss, Extensions of Lipschitz mappings into a Hilbert space (1984).
     """
@@ -50,7 +49,7 @@ def clusters(
 ) -> Int[Tensor, " tokens"]:
     """The number of each row's cluster: i and j are linked if distance(i, j) ≤ min(reachᵢ, reachⱼ), links are transitive.
 
-    Candidates are each row's 7 nearest in the sketch; for rows with more in reach their 63 nearest; and where even these
+    Candidates are each row's 7 nearest by 16 numbers of the sketch that are in reach by all; for rows with more in reach their 63 nearest; and where even these
     are all in reach, one row of each cluster against those of the others. Beyond that a crowd may be told in several parts.
     Rows must be distinct (exact copies crowd out what is near).
 
@@ -76,17 +75,44 @@ def clusters(
 
 def _candidates(sketch: Tensor, reach: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
     """Pairs of places i < j within reach in the sketch, and the places that have as many neighbours as were looked up."""
-    at, k = sketch.numpy(), min(most, len(sketch))
+    k, lines = min(most, len(sketch)), sketch.shape[1]
     if k < 2:
         none = torch.empty(0, dtype=torch.long)
         return none, none, none
-    farthest = MARGIN * float(reach.max())
-    gap, index = cKDTree(at).query(at, k=k, distance_upper_bound=np.nextafter(farthest, np.inf), workers=-1)
-    near = (gap <= farthest) & (index != np.arange(len(at))[:, None])
-    row, column = near.nonzero()
-    pairs = np.unique(np.sort(np.stack([row, index[row, column]], 1), axis=1), axis=0)
-    crowded = np.flatnonzero(near.sum(1) >= k - 1)
-    return torch.from_numpy(pairs[:, 0]), torch.from_numpy(pairs[:, 1]), torch.from_numpy(crowded)
+    at = (sketch[:, :TREE] * (lines / min(TREE, lines)) ** 0.5).numpy()
+    row, column, crowded = _looked_up(at, reach.numpy() * (TREE_MARGIN if lines > TREE else 1 + 1e-9), k)
+    pairs = np.unique(np.sort(np.stack([row, column], 1), axis=1), axis=0)
+    first, second = (torch.from_numpy(side.copy()) for side in pairs.T)
+    close = _apart(sketch, first, second) <= MARGIN * torch.minimum(reach[first], reach[second])
+    return first[close], second[close], torch.from_numpy(crowded)
+
+
+def _looked_up(at: np.ndarray, radius: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of a row and one of its k nearest within its radius; and the rows that have k − 1 such.
+
+    Rows of a like radius are looked up together: one long row must not widen the search of all.
+    """
+    tree, rows, others, crowded = cKDTree(at), [], [], []
+    for own in np.array_split(np.argsort(radius, kind="stable"), BANDS):
+        if len(own):
+            gap, index = tree.query(
+                at[own], k=k, distance_upper_bound=np.nextafter(radius[own].max(), np.inf), workers=-1
+            )
+            near = (gap <= radius[own][:, None]) & (index != own[:, None])
+            place, column = near.nonzero()
+            rows.append(own[place])
+            others.append(index[place, column])
+            crowded.append(own[near.sum(1) >= k - 1])
+    return np.concatenate(rows), np.concatenate(others), np.sort(np.concatenate(crowded))
+
+
+def _apart(sketch: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Distances in the whole sketch, some pairs at a time."""
+    parts = [
+        torch.linalg.vector_norm(sketch[a] - sketch[b], dim=1)
+        for a, b in zip(first.split(1 << 16), second.split(1 << 16), strict=True)
+    ]
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
 
 
 def _joined(labels: Tensor, first: Tensor, second: Tensor) -> Tensor:

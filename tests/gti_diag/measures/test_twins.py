@@ -61,7 +61,7 @@ def test_the_sketch_keeps_lengths_on_average_and_few_dimensions_exactly():
     rows = torch.randn(2000, 300, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     ratio = torch.linalg.vector_norm(rows @ twins.sketch_lines(300), dim=1) / torch.linalg.vector_norm(rows, dim=1)
     assert float(ratio.square().mean()) == pytest.approx(1, abs=0.02) and float(ratio.max()) < twins.MARGIN
-    few = rows[:, :10]
+    few = rows[:, :10]  # as many lines as dimensions
     assert torch.allclose(
         torch.linalg.vector_norm(few @ twins.sketch_lines(10), dim=1), torch.linalg.vector_norm(few, dim=1)
     )
