@@ -26,6 +26,7 @@ from .group_rows import GroupRows, hold
 from .levels import hierarchy_summary, read_items
 from .reference import SAVED, counts_of, load_reference
 from .resemblance import Reference, resemblance
+from .row_health import examine
 from .text_relation import isotropic_null, main_axes, neighbours, relate
 
 Progress = Callable[[str, float | None], None]
@@ -122,10 +123,11 @@ def diagnose(
     chosen = _matrices(opened, matrix, parts)
     theirs = _text_of(base, opened) if base is not None and not parts.groups["text"].count else None
     groups = dict(parts.groups) if theirs is None else {**parts.groups, "text": theirs}
+    health = examine(opened, parts, base=base, progress=progress, max_memory=max_memory) if exhibits else None
     return canonical(
         {
             "schema": SCHEMA,
-            "checkpoint": described(opened, opened.fingerprint),
+            "checkpoint": described(opened, opened.fingerprint if health is None else health.fingerprint),
             "command": list(command),
             "versions": versions(),
             "seed": seed,
@@ -139,6 +141,7 @@ def diagnose(
                 name: {
                     **_analyse(stored, opened.path, groups, settings, progress=progress, given=given,
                                text=stored if theirs is None or base is None else base.matrices.get(name, base.matrices["input"])),
+                    "scan": None if health is None else health.short(name),
                     "drift": None if base is None or theirs is not None else drift_summary(opened, base, name, groups),
                 }
                 for name, stored in chosen.items()

@@ -14,7 +14,7 @@ LABELS = ("collapsed", "degenerate", "unstructured", "untested", "healthy")
 
 
 ADVICE = {
-    None: "Nothing to judge. If tokens were added, name them with --new, or give the original model with --base.",
+    None: "No new tokens to judge; the scan says how every row is (gti-diag scan CKPT). If tokens were added, name them with --new, or give the original model with --base.",
     "collapsed": "Do not fine-tune from these rows: start them apart (gti-train ground, or at least "
     "gti-train extend --init description) and make sure that the training updates the new rows.",
     "degenerate": "Part of the new tokens cannot be told apart: look for codes that no item uses, rows left out of "

@@ -3,9 +3,12 @@
 from collections import Counter
 from typing import Any
 
+import numpy as np
+
 from .records import Checkpoint
 
 SHOWN = 3
+LOOKED_AT = 512  # added and special rows, and as many others
 
 
 def describe(checkpoint: Checkpoint, partition: Any) -> dict[str, Any]:
@@ -44,8 +47,28 @@ def describe(checkpoint: Checkpoint, partition: Any) -> dict[str, Any]:
             "rule": partition.rule,
             "groups": {name: _group(group) for name, group in partition.groups.items()},
         },
+        "scan": first_look(checkpoint),
         "notes": [*(alarm.text for alarm in partition.alarms), *partition.notes],
     }
+
+
+def first_look(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Whether a scan of all rows is worth its time: how much it reads, and what some rows show (added and special ones, and
+    evenly spaced others): how many are zero, or equal to another of them. None where rows are not stored as plain bytes.
+    """
+    size = sum(matrix.stored_bytes for matrix in checkpoint.matrices.values())
+    vocabulary, zero, equal, looked = checkpoint.vocabulary, 0, 0, 0
+    for matrix in checkpoint.matrices.values():
+        if matrix.stored is None:
+            return {"bytes": size, "looked_at": None, "zero": None, "equal": None}
+        count = matrix.shape[0]
+        known = sorted({*vocabulary.added, *vocabulary.special})[:LOOKED_AT] if vocabulary is not None else []
+        ids = sorted({*(id for id in known if id < count), *range(0, count, max(1, count // LOOKED_AT))})
+        rows = Counter(row.tobytes() for row in matrix.stored(np.array(ids)))
+        zero += sum(number for row, number in rows.items() if not any(row))
+        equal += sum(number for row, number in rows.items() if any(row) and number > 1)
+        looked += len(ids)
+    return {"bytes": size, "looked_at": looked, "zero": zero, "equal": equal}
 
 
 def _group(group: Any) -> dict[str, Any]:

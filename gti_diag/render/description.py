@@ -34,9 +34,21 @@ def description(found: dict[str, Any]) -> Table:
     for name, group in found["tokens"]["groups"].items():
         add(name, _group(group))
     add("rule", found["tokens"]["rule"])
+    add("scan", _scan(found["scan"]))
     for note in found["notes"]:
         add("note", note)
     return table
+
+
+def _scan(look: dict[str, Any]) -> str:
+    """Whether `gti-diag scan` is worth it, in a line."""
+    cost = f"gti-diag scan reads {_bytes(look['bytes'])}"
+    if look["looked_at"] is None:
+        return f"{cost}; no row was looked at here"
+    damaged = [f"{look[key]:,} {word}" for key, word in (("zero", "zero"), ("equal", "equal to another")) if look[key]]
+    if damaged:
+        return f"worth it: of {look['looked_at']:,} rows looked at, {' and '.join(damaged)}; {cost}"
+    return f"nothing odd in {look['looked_at']:,} rows looked at; {cost}"
 
 
 def _group(group: dict[str, Any]) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from gti_diag.foreign import presentable
 
 from . import left_out, tables
+from .scan.markdown import section
+from .scan.words import outcome
 from .tables import escape, github
 from .verdicts import VERDICTS
 from .view import Analysis, View, alarms, matrices, names, number, similarity, token, views
@@ -23,6 +25,7 @@ def summary(analyses: Sequence[Analysis]) -> str:
         if len(shown) == 1:
             parts.append(github(tables.single(shown[0])))
             parts.append(_neighbours(shown[0]))
+            parts += _rows(shown[0])
         else:
             parts.append(github(tables.comparison(analyses, matrix=matrix)))
     parts += [_tokens(analyses), _left_out(analyses), _commands(analyses)]
@@ -48,6 +51,12 @@ def _evidence(reason: dict) -> str:
         return ""
     expected = f", expected {escape(str(reason['expected']))}" if reason.get("expected") is not None else ""
     return f" (`{reason.get('measure')}` {number(reason['value'])}{expected})"
+
+
+def _rows(view: View) -> list[str]:
+    """The scan of all rows, in short."""
+    found = view.body.get("scan")
+    return [f"### Every row: {outcome(found)}", section(found, top=4)] if found else []
 
 
 def _neighbours(view: View, count: int = 6) -> str:

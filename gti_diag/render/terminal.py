@@ -10,6 +10,7 @@ from rich.text import Text
 from gti_diag.foreign import presentable
 
 from . import tables
+from .scan import terminal as scan
 from .verdicts import VERDICTS
 from .view import Analysis, View, alarms, matrices, views
 
@@ -26,6 +27,8 @@ def summary(analyses: Sequence[Analysis]) -> RenderableType:
             parts.append(Text(f"{matrix} embeddings", style="bold underline"))
         if len(shown) == 1:
             parts += [_verdict(shown[0], full=True), _table(tables.single(shown[0]), shown)]
+            if shown[0].body.get("scan"):
+                parts.append(scan.one(shown[0].body["scan"], f"every row, {matrix}", top=4, steps=False))
         else:
             parts += [_table(tables.comparison(analyses, matrix=matrix), shown)]
             parts += [_verdict(view, full=False) for view in shown if view.label]

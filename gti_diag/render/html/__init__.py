@@ -13,6 +13,7 @@ from gti_diag.errors import InputError
 from gti_diag.foreign import presentable
 from gti_diag.render import drawable, left_out, rsa_bars, tables, token_map, trajectory
 from gti_diag.render.explain import lookup
+from gti_diag.render.scan import html as scan
 from gti_diag.render.style import OKABE_ITO, ON_DARK, STYLES, colour_map
 from gti_diag.render.verdicts import VERDICTS
 from gti_diag.render.view import Analysis, View, alarms, matrices, names, number, views
@@ -58,8 +59,9 @@ def report(analyses: Sequence[Analysis]) -> str:
         left_out=left_out(analyses),
         commands=list(dict.fromkeys(shlex.join(a["command"]) for a in analyses if a.get("command"))),
         palettes=(OKABE_ITO, ON_DARK),
-        css=(here / "report.css").read_text(encoding="utf-8"),
+        css=(here / "report.css").read_text(encoding="utf-8") + scan.style(),
         script=(here / "report.js").read_text(encoding="utf-8"),
+        scan_script=scan.script() if any(part["scan"] for part in parts) else "",
         plotly=_compressed(_plotly()),
         data=_compressed(json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))),
     )
@@ -88,6 +90,9 @@ def _part(analyses: Sequence[Analysis], matrix: str, lists: Lists) -> dict[str, 
         "maps": maps,
         "map_caption": token_map.CAPTION,
         "figures": _figures(analyses, suffix),
+        "scan": scan.section(shown[0].body["scan"], role=matrix)
+        if len(shown) == 1 and shown[0].body.get("scan")
+        else "",
         "neighbours": [table for view in shown if (table := neighbours(view))],
         "size": _size(shown[0]) if len({tuple(_size(view)) for view in shown}) == 1 else [],
     }

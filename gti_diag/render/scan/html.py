@@ -32,6 +32,7 @@ def page(scan: Mapping[str, Any]) -> str:
 def section(matrix: Mapping[str, Any], *, role: str) -> str:
     """One matrix, as a `<section>`; its strings must be presentable."""
     listed = rows(matrix)
+    short = any(finding["count"] > len(finding["ids"]) for finding in matrix["findings"])
     findings = [{**finding, "examples": examples(finding, 8)} for finding in matrix["findings"]]
     return _environment().from_string(_own("section.html.j2")).render(
         id=f"rows-{role}",
@@ -40,6 +41,7 @@ def section(matrix: Mapping[str, Any], *, role: str) -> str:
         matrix={**matrix, "findings": findings},
         drawing=norms.drawing(matrix["norms"]),
         rows=listed[:MOST_ROWS],
+        short=short,
         left=len(listed) - MOST_ROWS if len(listed) > MOST_ROWS else 0,
         titles=TITLES,
         steps=STEPS,

@@ -14,10 +14,15 @@ from .words import STEPS, TITLES, examples, outcome
 
 def summary(scan: Mapping[str, Any], *, top: int = 8, steps: bool = True) -> RenderableType:
     """Each matrix with its findings: what, which tokens, the evidence, and (`steps`) cause, action and check."""
-    parts: list[RenderableType] = []
-    for role, matrix in presentable(scan)["matrices"].items():
-        parts.append(_head(role, matrix))
-        parts += [_finding(finding, top=top, steps=steps) for finding in matrix["findings"]]
+    scan = presentable(scan)
+    return Group(*(one(matrix, role, top=top, steps=steps) for role, matrix in scan["matrices"].items()))
+
+
+def one(matrix: Mapping[str, Any], role: str, *, top: int = 8, steps: bool = True) -> RenderableType:
+    """The findings of one matrix, whose strings must be presentable."""
+    parts: list[RenderableType] = [_head(role, matrix)]
+    parts += [_finding(finding, top=top, steps=steps) for finding in matrix["findings"]]
+    if steps:
         parts += [Text(f"  not judged: {kind} ({reason})", style="dim") for kind, reason in matrix["undefined"].items()]
     return Group(*parts)
 

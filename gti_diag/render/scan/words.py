@@ -37,9 +37,9 @@ def examples(finding: Mapping[str, Any], top: int) -> str:
     """The first `top` tokens, those first that matter most: in the chat template, special, reached by text."""
     weights = [set(finding["chat_template"]), set(finding["special"]), set(finding["reached"] or ())]
     order = sorted(
-        range(finding["count"]), key=lambda place: tuple(finding["ids"][place] not in group for group in weights)
+        range(len(finding["ids"])), key=lambda place: tuple(finding["ids"][place] not in group for group in weights)
     )
-    more = finding["count"] - top
+    more = finding["count"] - min(top, len(order))
     return ", ".join(named(finding, place) for place in order[:top]) + (f", and {more:,} more" if more > 0 else "")
 
 

@@ -152,3 +152,24 @@ def test_every_kind_has_its_remedy():
 
     assert set(scan_findings.KINDS) <= set(remedies())
     assert "gti-train repair 'a b'" in remedy("zero", "a b")["action"]
+
+
+def test_an_analysis_holds_the_scan_in_short(damaged):
+    def spoil(entry, head):
+        entry[100:140] = entry[100]
+
+    folder = damaged(spoil)
+    whole, short = (make(folder)["matrices"]["input"] for make in (scan, gti_diag.diagnose))
+    (finding,) = short["scan"]["findings"]
+    assert finding["count"] == 40 and len(finding["ids"]) == len(finding["tokens"]) == len(finding["norms"]) == 12
+    assert set(finding["reached"]) <= set(finding["ids"]) and short["scan"]["norms"] == whole["norms"]
+    assert gti_diag.diagnose(folder, exhibits=False)["matrices"]["input"]["scan"] is None
+
+
+def test_a_first_look_says_whether_a_scan_is_worth_it(damaged):
+    from gti_diag.checkpoint.inspect import first_look
+
+    look = first_look(open_checkpoint(damaged(one_of_each)))
+    assert look["zero"] == 1 and look["equal"] == 2 and look["bytes"] == 2 * 400 * 48 * 4
+    sound = first_look(open_checkpoint(damaged()))
+    assert sound["zero"] == sound["equal"] == 0 and sound["looked_at"] == 800

@@ -52,3 +52,11 @@ def test_every_file_is_written(run, zeroed, tmp_path):  # noqa: F811
     texts = {name: (tmp_path / name).read_text() for name in files.values()}
     assert 'failures="1"' in texts["a.xml"] and '"level": "error"' in texts["a.sarif"]
     assert "| exactly zero | 2 |" in texts["a.md"] and "Every row: input" in texts["a.html"]
+
+
+def test_no_new_tokens_is_not_the_whole_answer(run, zeroed, tmp_path):  # noqa: F811
+    code, out, _ = run("analyze", zeroed, "--out", tmp_path / "out", "--formats", "md,html")
+    assert code == 0 and "2 exactly zero [zero]" in out
+    assert "| exactly zero | 2 |" in (tmp_path / "out" / "summary.md").read_text()
+    assert 'id="rows-input"' in (tmp_path / "out" / "report.html").read_text()
+    assert "worth it: of 400 rows looked at, 2 zero" in " ".join(run("inspect", zeroed)[1].split())
