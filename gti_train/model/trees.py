@@ -10,7 +10,6 @@ Source: the tree attention of speculative decoding (SpecInfer, Miao et al. 2023)
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -60,7 +59,7 @@ class TokenTree:
                 raise InputError(f"sequence {number} of {len(ids)} tokens has no target after a first token")
         if not sequences:
             raise InputError("no sequences: a tree needs at least one")
-        ids, parents, depths, places = _nodes([s[:-1] for s in sequences])
+        ids, parents, depths, places = _nodes([tuple(s[:-1]) for s in sequences])
         at: list[int] = []
         targets: list[int] = []
         owners: list[int] = []
@@ -136,19 +135,24 @@ def node_count(sequences: Sequence[Sequence[int]]) -> int:
 
 
 def alike(one: Sequence[int], other: Sequence[int]) -> int:
-    """The length of the common beginning."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    """The length of the common beginning: by halves, since slices are compared much faster than single tokens."""
+    one, other = tuple(one), tuple(other)
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
+    return low
 
 
-def _nodes(paths: Sequence[Sequence[int]]) -> tuple[list[int], list[int], list[int], list[list[int]]]:
+def _nodes(paths: Sequence[tuple[int, ...]]) -> tuple[list[int], list[int], list[int], list[list[int]]]:
     """Tokens, parents and depths of the nodes in depth-first order, and the nodes of each path."""
     ids: list[int] = []
     parents: list[int] = []
     depths: list[int] = []
     places: list[list[int]] = [[] for _ in paths]
-    before: Sequence[int] = ()
+    before: tuple[int, ...] = ()
     here: list[int] = []
-    for number in sorted(range(len(paths)), key=lambda i: tuple(paths[i])):
+    for number in sorted(range(len(paths)), key=lambda i: paths[i]):
         path = paths[number]
         here = here[: alike(path, before)]
         for depth in range(len(here), len(path)):
