@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from . import layouts
-from .lazy import Tensor, torch
+from .lazy import Tensor, kind_of, torch
 from .records import SIZES, Matrix, Vocabulary, bad
 
 COMPARED_ROWS = 256  # rows read to see whether a stored head equals the input matrix
@@ -55,7 +55,7 @@ def find_ends(
         raise bad(path, f"stores {chosen!r} quantised (by {quantised[chosen]!r} beside it), which is not read",
                   "save the embedding dequantised")  # fmt: skip
     if found is not None and tensor in (None, found.input):
-        layout, matrices = found.layout.family, {"input": tensors[found.input]}
+        layout, matrices = found.layout.family, {"input": _of_tokens(tensors, found.input)}
         if found.output in quantised:
             notes += (f"{LEFT_OUT} {found.output!r}, which is stored quantised",)
         elif found.output is not None:
@@ -73,6 +73,31 @@ def find_ends(
             raise bad(path, f"tensor {matrix.name!r} has shape {matrix.shape} and type {matrix.kind}",
                       "an embedding is a floating-point matrix with rows: choose one with --tensor")  # fmt: skip
     return layout, matrices, notes
+
+
+def _of_tokens(tensors: Mapping[str, Matrix], name: str) -> Matrix:
+    """The rows by token: model2vec may keep fewer vectors than tokens, and a weight for each token.
+
+    The row of token i is weights[i] · embeddings[mapping[i]]. Source: StaticModel in model2vec/model.py.
+
+    Raises:
+        InputError: the mapping names vectors that are not there.
+    """
+    stored, mapping, weights = tensors[name], tensors.get("mapping"), tensors.get("weights")
+    if name != "embeddings" or (mapping is None and weights is None):
+        return stored
+    count = (mapping or weights or stored).shape[0]
+    places = torch.arange(count) if mapping is None else mapping.rows().long()
+    scale = torch.ones(count) if weights is None else weights.rows()
+    if len(scale) != count or not 0 <= int(places.min()) <= int(places.max()) < stored.shape[0]:
+        raise bad(name, f"has {stored.shape[0]:,} vectors, which its mapping or its weights do not fit",
+                  "it is damaged: copy or download it again")  # fmt: skip
+    kind = torch.promote_types(stored.dtype, scale.dtype)
+
+    def fetch(ids: Tensor) -> Tensor:
+        return stored.fetch(places[ids]).to(kind) * scale[ids][:, None].to(kind)
+
+    return Matrix(name, shape=(count, stored.shape[1]), kind=kind_of(kind), fetch=fetch)
 
 
 def _ranked(

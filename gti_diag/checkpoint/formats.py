@@ -105,6 +105,27 @@ FORMATS = (
 )  # fmt: skip
 
 
+WORD2VEC = re.compile(rb"\d+ \d+ ?\r?\n")  # number and width of the vectors, in text and in binary
+GLOVE = re.compile(rb"\S+(?: -?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?){8,}")
+
+
+def _refuse_word_vectors(folder: Folder, name: str) -> None:
+    """Vectors of words as word2vec, fastText and GloVe write them are one line away from a format that is read.
+
+    Raises:
+        InputError: the file is such a one; how to convert it.
+    """
+    start = folder.spans(name, [(0, min(folder.size(name), 4096))]).tobytes()
+    counted = WORD2VEC.match(start) is not None
+    if not counted and GLOVE.match(start) is None:
+        return
+    binary = counted and not start.split(b"\n", 1)[-1].isascii()
+    how = f"binary={binary}" if counted else "no_header=True"
+    raise bad(f"{folder.root}/{name}", "holds word vectors, which are not read as they are",
+              f"convert them: v = gensim.models.KeyedVectors.load_word2vec_format({name!r}, {how}); "
+              "numpy.savez('vectors.npz', vectors=v.vectors, tokens=v.index_to_key)")  # fmt: skip
+
+
 def read_weights(folder: Folder, file: str | None = None) -> Weights:
     """The weights of a folder, of one of its files, or of the subfolder where the folder's kind keeps them.
 
@@ -115,6 +136,8 @@ def read_weights(folder: Folder, file: str | None = None) -> Weights:
     """
     adapter = file is not None and file.startswith("adapter_") and "adapter_config.json" in folder.names()
     if file is not None and not adapter:
+        if file.lower().endswith((".bin", ".vec", ".txt", ".glove", ".w2v")):
+            _refuse_word_vectors(folder, file)
         return _known(folder, (file,), (folder,)) or _refuse(f"{folder.root}/{file}", "is of no known weights format")
     found = _walked((folder,))
     kinds = "safetensors, .bin, .pt, .pth, .ckpt, .gguf, .npy, .npz, .metadata"

@@ -13,6 +13,8 @@ import typer
 from gti_diag.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_USAGE, InputError
 from gti_diag.foreign import shown
 
+from .extras import missing
+
 DEBUG = "GTI_DEBUG"  # shows the traceback behind an error's one line, as --debug does
 
 
@@ -73,6 +75,8 @@ def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, InputError):
         return text
+    if isinstance(error, ModuleNotFoundError) and (needed := missing(error)):
+        return needed
     if isinstance(error, OSError):
         return f"{error.filename or 'standard output'}: {error.strerror or error}"
     if isinstance(error, MemoryError) or ("alloc" in text and "memory" in text.lower()):

@@ -128,10 +128,11 @@ def prompt_kinds(text: str) -> tuple[str, ...]:
 
 
 def listed_tokens(text: str) -> list[str]:
+    """The tokens of a list `a,b,c`, or of a file with one a line, blanks and all (`[Q] ` is a token of ColBERT's)."""
     if not text.startswith("@"):
         return [part.strip() for part in text.split(",") if part.strip()]
     try:
-        lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+        lines = Path(text[1:]).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--tokens {text}: cannot be read ({error})") from error
-    return [line.strip() for line in lines if line.strip()]
+    return [line for line in (line.removesuffix("\r") for line in lines) if line.strip()]

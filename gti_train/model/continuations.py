@@ -6,7 +6,6 @@ run like this (recurrent states, positions that are read off the row) run whole 
 found by asking the model (see `continuations`).
 """
 
-import inspect
 import logging
 from collections.abc import Sequence
 from itertools import takewhile
@@ -16,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .caches import filled, takes, with_cache
 from .head import Head, head_of, logits_of
 from .matrices import matrices
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
-NEEDED = {"input_ids", "attention_mask", "position_ids", "past_key_values"}  # what a model's body must take
+NEEDED = ("input_ids", "attention_mask", "position_ids")  # what a model's body must take, besides a cache
 CHUNK_ROWS = 8192  # rows of the head in one step of a normaliser
 
 
@@ -63,11 +63,9 @@ class SharedPrompts:
 
     @torch.no_grad()
     def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        from transformers import DynamicCache
-
         device, users = self.model.device, len(prompts)
         shared = shared_beginning(prompts) if users > 1 else 0
-        self.cache = DynamicCache()
+        self.cache = filled([])
         if shared:
             self._run(torch.tensor([prompts[0][:shared]], device=device), torch.arange(shared)[None], None)
             self.cache.batch_repeat_interleave(users)
@@ -108,8 +106,8 @@ class SharedPrompts:
 
     def _run(self, ids: Tensor, positions: Tensor, mask: Any) -> Tensor:
         body: Any = self.model.base_model
-        where = {"attention_mask": mask, "position_ids": positions.to(ids.device), "past_key_values": self.cache}
-        return body(input_ids=ids, use_cache=True, **where).last_hidden_state
+        where = {"attention_mask": mask, "position_ids": positions.to(ids.device), **with_cache(body, self.cache)}
+        return body(input_ids=ids, **where).last_hidden_state
 
     def _masks(self, sees: Tensor, positions: Tensor) -> Any:
         """The mask, or one for each kind of layer, as what is added to scores."""
@@ -207,7 +205,7 @@ def rows_of_head(head: Head, tokens: Tensor) -> Head:
 def _agrees(
     model: "PreTrainedModel", expected: Tensor, prompts: Sequence[Sequence[int]], tokens: Sequence[int]
 ) -> bool:
-    if not set(inspect.signature(model.base_model.forward).parameters) >= NEEDED:
+    if not takes(model.base_model, NEEDED, cache=True):
         return False
     try:
         found = _walk(SharedPrompts(model), prompts, tokens)

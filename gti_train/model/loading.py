@@ -62,6 +62,11 @@ def load_language_model(
             raise InputError(f"{path} is not there: name an existing .gguf file, a directory or a hub id")
         name, where = str(path.parent), {"gguf_file": path.name}
         loading = {**where, **_dense()}
+    elif Path(name, "adapter_config.json").is_file():
+        raise InputError(
+            f"{name} is a PEFT adapter, not a model: merge it into its base first, with "
+            f"AutoPeftModelForCausalLM.from_pretrained({name!r}).merge_and_unload().save_pretrained(OUT), and name OUT"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **where)
         with _quiet():

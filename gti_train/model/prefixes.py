@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gti_diag.measures.tiles import one_thread_each, workers
 
+from .caches import filled, kept, with_cache
 from .micro_batches import shared
 from .sequences import Encoded
 
@@ -84,15 +85,14 @@ class Prefixes:
     @torch.no_grad()
     def _run_trunk(self) -> Prefix:
         # The beginning that all prefixes share (start token, system prompt): run once, always kept.
-        from transformers import DynamicCache
-
         shortest = min((prefix for prefix, _ in self.keys), key=len)
         alike = (len({prefix[i] for prefix, _ in self.keys}) == 1 for i in range(len(shortest)))
         common = sum(takewhile(bool, alike))
         common = max(0, min(common, len(shortest) - 1, min(supervised for _, supervised in self.keys)))
         ids = torch.tensor([shortest[: max(1, common)] or (0,)], device=self.model.device)
-        output = self.model.base_model(input_ids=ids, past_key_values=DynamicCache(), use_cache=True)
-        return Prefix(_stack(output.past_key_values)[:, :, 0, :, :common], output.last_hidden_state[0, :0])
+        body = self.model.base_model
+        output = body(input_ids=ids, **with_cache(body, filled([])))
+        return Prefix(_stack(kept(output))[:, :, 0, :, :common], output.last_hidden_state[0, :0])
 
     def _run(self, keys: list[Key]) -> dict[Key, Prefix]:
         empty = Prefix(self.trunk.states[..., :0, :], self.trunk.hidden)
@@ -110,8 +110,6 @@ class Prefixes:
 
     @torch.no_grad()
     def _run_group(self, members: list[Key]) -> list[tuple[Key, Prefix]]:
-        from transformers import DynamicCache
-
         device, begun, found = self.model.device, self.trunk.states.shape[-2], []
         length = max(len(ids) for ids, _ in members)
         ids = torch.zeros(len(members), length - begun, dtype=torch.long)
@@ -120,13 +118,9 @@ class Prefixes:
             ids[row, : len(prefix) - begun] = torch.tensor(prefix[begun:])
             mask[row, : len(prefix)] = 1
         trunk = self.trunk.states[:, :, None].expand(-1, -1, len(members), -1, -1, -1)
-        output = self.model.base_model(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            past_key_values=DynamicCache([(k, v) for k, v in trunk] if begun else None),
-            use_cache=True,
-        )
-        states = _stack(output.past_key_values)
+        body, cache = self.model.base_model, filled(trunk if begun else [])
+        output = body(input_ids=ids.to(device), attention_mask=mask.to(device), **with_cache(body, cache))
+        states = _stack(kept(output))
         for row, key in enumerate(members):
             hidden = output.last_hidden_state[row, key[1] - begun : len(key[0]) - begun]
             found.append((key, Prefix(states[:, :, row, :, : len(key[0])].clone(), hidden.clone())))

@@ -122,3 +122,52 @@ def test_the_config_alone_says_what_no_architecture_says(tmp_path):
     for said in (True, False):
         (tmp_path / "config.json").write_text(json.dumps({"tie_word_embeddings": said}))
         assert open_checkpoint(tmp_path).tied is said
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["a vector each", "shared vectors"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_model2vec_gives_a_token_the_vector_that_its_library_gives(tmp_path, tiny_tokenizer, shared, weighted):
+    from model2vec import StaticModel
+
+    count = len(tiny_tokenizer)
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(count // 4 if shared else count, 12)).astype(np.float32)
+    mapping = generator.integers(0, len(vectors), count) if shared else None
+    weights = generator.random(count).astype(np.float32) if weighted else None
+    model = StaticModel(
+        vectors, tiny_tokenizer.backend_tokenizer, config={"normalize": False}, weights=weights, token_mapping=mapping
+    )
+    model.save_pretrained(str(tmp_path))
+    found = open_checkpoint(tmp_path)
+    matrix = found.matrices["input"]
+    assert matrix.shape == (count, 12) and found.vocabulary.size == count
+    for id in (0, 7, count - 1):
+        expected = model._encode_helper([id]).sum(0) if hasattr(model, "_encode_helper") else row_of(model, id)
+        assert np.allclose(matrix.rows(torch.tensor([id]))[0].numpy(), expected, atol=1e-6)
+
+
+def row_of(model, id):
+    row = model.embedding[id if model.token_mapping is None else model.token_mapping[id]]
+    return row if model.weights is None else row * model.weights[id]
+
+
+def test_a_mapping_to_vectors_that_are_not_there_is_damage(tmp_path):
+    save_file({"embeddings": torch.rand(4, 3), "mapping": torch.tensor([0, 4])}, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="has 4 vectors, which its mapping or its weights do not fit"):
+        open_checkpoint(tmp_path)
+
+
+WORD_VECTORS = {
+    "w.vec": b"2 3\nthe 0.1 0.2 0.3\nof 0.4 0.5 0.6\n",
+    "w2v.bin": b"2 3\nthe " + np.ones(3, np.float32).tobytes() + b"of " + np.ones(3, np.float32).tobytes(),
+    "glove.txt": b"the 0.418 0.24968 -0.41242 0.1217 0.34527 -0.044457 -0.49688 -0.17862 -6.6023e-04\n",
+}
+
+
+@pytest.mark.parametrize(
+    "file, how", [("w.vec", "binary=False"), ("w2v.bin", "binary=True"), ("glove.txt", "no_header=True")]
+)
+def test_word_vectors_are_told_how_to_convert(tmp_path, file, how):
+    (tmp_path / file).write_bytes(WORD_VECTORS[file])
+    with pytest.raises(InputError, match=rf"{file}: holds word vectors, .*load_word2vec_format\('{file}', {how}\)"):
+        open_checkpoint(tmp_path / file)

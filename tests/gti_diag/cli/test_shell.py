@@ -31,6 +31,14 @@ def ended(monkeypatch, capsys):
         (InputError("x.json: no\nsuch [thing]"), "gti-diag: x.json: no such [thing]\n"),
         (KeyError("count"), "gti-diag: KeyError: 'count' (not foreseen; --debug shows where it came from)\n"),
         (RecursionError(), "gti-diag: RecursionError: no message (not foreseen; --debug shows where it came from)\n"),
+        (
+            ModuleNotFoundError("No module named 'sklearn'", name="sklearn.cluster"),
+            "gti-diag: this needs sklearn, which is not installed: pip install 'gti-diag[train]'\n",
+        ),
+        (
+            ModuleNotFoundError("No module named 'typo'", name="typo"),
+            "gti-diag: ModuleNotFoundError: No module named 'typo' (not foreseen; --debug shows where it came from)\n",
+        ),
         (MemoryError(), "gti-diag: out of memory: lower --max-memory, or give the machine more\n"),
         (PermissionError(13, "Permission denied", "\x1b[31m/x"), "gti-diag: \\u001b[31m/x: Permission denied\n"),
         (
@@ -66,3 +74,19 @@ def test_otherwise_it_is_not(ended, monkeypatch, arguments):
 def test_lines_are_said_as_they_can_be_shown(capsys):
     shell.say("a\n::error::b", "[/INST]")
     assert capsys.readouterr().out == "a↵\\u003a:error::b\n[/INST]\n"
+
+
+def test_every_package_named_belongs_to_the_extra_that_is_named():
+    """pyproject.toml and the table of what to install say the same."""
+    from pathlib import Path
+
+    from gti_diag.cli.extras import EXTRAS
+    from gti_diag.gate.policy import tomllib
+
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = project["optional-dependencies"]
+    called = {"sklearn": "scikit-learn", "google.protobuf": "protobuf", "sentence_transformers": "sentence-transformers",
+              "aiohttp": "fsspec[http]"}  # fmt: skip
+    for package, extra in EXTRAS.items():
+        name = called.get(package, package)
+        assert any(requirement.startswith(name) for requirement in listed[extra]), package

@@ -87,3 +87,30 @@ def test_trained_rows_in_the_padding_of_the_base_are_no_alarm(made, tmp_path):
     rows[20:22] += 1
     save_file({"model.embed_tokens.weight": rows}, tmp_path / "ours" / "model.safetensors")
     assert alarms(open_checkpoint(tmp_path / "ours"), base=base) == []
+
+
+def test_well_known_tokens_at_the_end_are_named(made):
+    found = partition(made("ours", 22, added=["<|im_start|>", "<|im_end|>"]))
+    assert "new" not in found.groups
+    expected = (
+        "added at the end, taken as a model's own special tokens and not as new: <|im_start|>, <|im_end|>; if they"
+    )
+    assert any(note.startswith(expected) for note in found.notes)
+    assert (
+        partition(made("two", 22, added=["<|im_start|>", "<|im_end|>"]), base=made("base", 20)).groups["new"].count == 2
+    )
+
+
+def test_an_added_line_break_stays_within_its_note(made):
+    found = partition(made("ours", 23, added=["\n", "<|im_end|>", "zebra"]), new="zebra|im_end")
+    assert all("\n" not in note for note in (found.rule, *found.notes))
+    found = partition(made("two", 22, added=["\n", "x\ty"]))
+    assert all("\n" not in note for note in (found.rule, *found.notes))
+
+
+def test_a_small_group_is_shown_once(made):
+    from gti_diag.checkpoint.inspect import describe
+
+    checkpoint = made("ours", 25, added=[f"<a_{n}>" for n in range(5)])
+    group = describe(checkpoint, partition(checkpoint))["tokens"]["groups"]["new"]
+    assert (group["first"], group["last"]) == ([f"<a_{n}>" for n in range(5)], [])

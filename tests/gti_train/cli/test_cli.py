@@ -212,3 +212,11 @@ def test_missing_default_model_names_the_command(command, monkeypatch, tmp_path)
     code, _, err = command("demo", "--out", tmp_path / "run", "--quiet")
     assert code == 2
     assert "make demo" in err
+
+
+def test_listed_tokens_keep_their_blanks(tmp_path):
+    from gti_train.cli.options import listed_tokens
+
+    (tmp_path / "new.txt").write_bytes("[Q] \r\n\n [D]\na\u2028b\n".encode())
+    assert listed_tokens(f"@{tmp_path / 'new.txt'}") == ["[Q] ", " [D]", "a\u2028b"]
+    assert listed_tokens("a, b") == ["a", "b"]

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from gti_diag.errors import InputError
 from gti_train.grounding.geometry import row_geometry
 from gti_train.grounding.ground import GroundingConfig, ground
-from gti_train.grounding.objective import Answers, answers
+from gti_train.grounding.objective import SPLIT, Answers, answers
 from gti_train.grounding.stage import ground_checkpoint
 from gti_train.grounding.unfrozen import EveryParameter
 from gti_train.loop.optim import schedule
@@ -281,6 +281,31 @@ def test_unusual_models_are_grounded_by_a_way_that_fits(tiny_lm, tiny_tokenizer,
     found = evaluate(goal, range(10), batch=10, device=model.device)
     assert found == pytest.approx(expected, rel=1e-5)
     assert (model.config._attn_implementation == own) == (family in ("gpt_oss", "llama4_text"))
+
+
+def objective(tiny_lm, family):
+    """The objective of a tiny random model of a family."""
+    _, tokenizer = load_language_model(tiny_lm())
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(tiny_config(family, len(tokenizer), False)).float().eval()
+    ids = extend(model, tokenizer, CODES)
+    return answers(model, NewRows(model, ids), encoded(tokenizer, ids), CONFIG, train_count=10, pad=2)
+
+
+@pytest.mark.parametrize("family", sorted(SPLIT - {"gpt_oss"}))
+def test_families_that_are_known_run_their_prompts_once(tiny_lm, family, caplog):
+    assert objective(tiny_lm, family).way == "split"
+    assert not caplog.records
+
+
+def test_a_known_family_that_takes_a_slower_way_says_so(tiny_lm, monkeypatch, caplog):
+    monkeypatch.setattr("gti_train.model.caches.NAMES", ("a name of tomorrow",))
+    assert objective(tiny_lm, "llama").way == "whole"
+    assert "LlamaForCausalLM is known to run prompts once (the fast way) but does not with transformers" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr("gti_train.grounding.objective.SPLIT", set())
+    assert objective(tiny_lm, "llama").way == "whole"
+    assert not caplog.records
 
 
 def test_an_evaluation_is_summed_where_the_processes_can_add_it_up(monkeypatch):

@@ -178,3 +178,11 @@ def test_a_place_is_checked_without_a_trace(tmp_path, monkeypatch):
 
 def test_the_dtype_for_computing_is_one_the_machine_has():
     assert best_dtype(torch.device("cpu")) in (torch.float32, torch.bfloat16)
+
+
+def test_an_adapter_is_told_how_to_be_merged(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(
+        InputError, match=r"is a PEFT adapter, not a model: merge it .*merge_and_unload\(\)\.save_pretrained"
+    ):
+        load_language_model(tmp_path)
