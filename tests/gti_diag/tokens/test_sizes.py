@@ -17,7 +17,7 @@ WORDS = [f"w{n}" for n in range(20)]
 def made(tmp_path):
     """A checkpoint folder of given rows, words, added tokens, and rows of a head (none: no head)."""
 
-    def make(name, rows, *, words=20, added=(), head=None):
+    def make(name, rows, *, words=20, added=(), head=None, special=()):
         folder = tmp_path / name
         folder.mkdir()
         values = torch.rand(64, 4, generator=torch.Generator().manual_seed(0))
@@ -27,6 +27,7 @@ def made(tmp_path):
         save_file(tensors, folder / "model.safetensors")
         (folder / "vocab.json").write_text(json.dumps({word: id for id, word in enumerate(WORDS[:words])}))
         (folder / "added_tokens.json").write_text(json.dumps({t: words + n for n, t in enumerate(added)}))
+        (folder / "special_tokens_map.json").write_text(json.dumps({"additional_special_tokens": list(special)}))
         return open_checkpoint(folder)
 
     return make
@@ -90,7 +91,8 @@ def test_trained_rows_in_the_padding_of_the_base_are_no_alarm(made, tmp_path):
 
 
 def test_well_known_tokens_at_the_end_are_named(made):
-    found = partition(made("ours", 22, added=["<|im_start|>", "<|im_end|>"]))
+    chat = ["<|im_start|>", "<|im_end|>"]
+    found = partition(made("ours", 22, added=chat, special=chat))
     assert "new" not in found.groups
     expected = (
         "added at the end, taken as a model's own special tokens and not as new: <|im_start|>, <|im_end|>; if they"
