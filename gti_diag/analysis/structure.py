@@ -12,6 +12,7 @@ from gti_diag.measures.partial import Agreement, agreement
 
 SAMPLES = 1000
 PERMUTATIONS, PERMUTATIONS_OF_MANY = 999, 249  # the least p is 0.001, and 0.004
+ENOUGH = 20  # draws that reach the value: p is then above 0.02 for certain, and the verdict asks for 0.01
 MANY = 512  # tokens; shuffles of more take milliseconds each
 MOST = 1024  # tokens that are compared, drawn where there are more: what is held is tokens × tokens
 LEAST_ARRANGEMENTS = 200  # fewer that differ cannot reach the p of 0.01 that a verdict asks for
@@ -115,7 +116,7 @@ def _p_value(
     made: Agreement, permutations: int, generator: torch.Generator, undefined: dict[str, Any], name: str
 ) -> float | None:
     """The p, or None where so few arrangements differ that no agreement could be told from chance."""
-    test = made.permutation_test(permutations, generator=generator)
+    test = made.permutation_test(permutations, enough=ENOUGH, generator=generator)
     if test.arrangements >= LEAST_ARRANGEMENTS:
         return test.p_value
     reason = f"about {test.arrangements:.0f} arrangements of the tokens differ: no agreement could be told from chance"

@@ -26,7 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .alignment import Rows, Space, paired
-from .tiles import one_thread_each, workers
+from .permute import growing, pair_products
 
 Square = Float[Tensor, "tokens tokens"]
 TIED = 1e-6  # correlations closer than this come from arrangements that are the same but for rounding
@@ -61,19 +61,31 @@ class Agreement:
         """The (partial) correlation."""
         return (self.first * self.second).sum().clamp(-1, 1).item()
 
-    def permutation_test(self, permutations: int, *, generator: torch.Generator) -> PermutationTest:
+    def permutation_test(
+        self, permutations: int, *, enough: int | None = None, generator: torch.Generator
+    ) -> PermutationTest:
         """p = (1 + #{null >= value}) / (permutations + 1) over shuffles of the tokens of `second` within levels.
+
+        With `enough`, drawing stops at the draw l that is the so-manieth to reach the value, and p = enough / l.
 
         Raises: ValueError for no permutations.
         Source: Freedman & Lane 1983, doi 10.1080/07350015.1983.10509354, for matrices as in Legendre 2000,
-            doi 10.1080/00949650008812035; the p-value of Phipson & Smyth 2010, doi 10.2202/1544-6115.1585.
+            doi 10.1080/00949650008812035; the p-value of Phipson & Smyth 2010, doi 10.2202/1544-6115.1585, and for `enough` of
+            Besag & Clifford 1991, doi 10.1093/biomet/78.2.301.
         """
-        if permutations < 1:
+        if permutations < 1 or (enough is not None and enough < 1):
             raise ValueError("a permutation test needs at least one permutation")
-        null = self.null(self._orders(permutations, generator))
-        reached = int((null >= self.value - TIED).sum())
+        null = torch.empty(0, dtype=torch.float64)
+        for size in [permutations] if enough is None else growing(permutations):
+            null = torch.cat([null, self.null(self._orders(size, generator)).cpu()])
+            reached = (null >= self.value - TIED).cumsum(0)
+            if enough is not None and reached[-1] >= enough:
+                null = null[: int((reached < enough).sum()) + 1]
+                break
+        count, drawn = int((null >= self.value - TIED).sum()), len(null)
         best = int((null >= max(self.value, null.max().item()) - TIED).sum())
-        return PermutationTest((1 + reached) / (1 + permutations), permutations / best if best > 1 else torch.inf)
+        p_value = count / drawn if count == enough else (1 + count) / (1 + drawn)
+        return PermutationTest(p_value, drawn / best if best > 1 else torch.inf)
 
     def _orders(self, samples: int, generator: torch.Generator) -> Int[Tensor, "samples tokens"]:
         """Uniformly random orders in which a token's place is taken by one of its level, or by itself where that is apart."""
@@ -90,16 +102,9 @@ class Agreement:
     def null(self, orders: Int[Tensor, "samples tokens"]) -> Float[Tensor, " samples"]:
         """The correlation for each order of `second`'s tokens, what is held regressed out anew."""
         dtype = torch.float64 if len(self.first) <= FLOAT64_TOKENS else torch.float32
-        fixed = torch.stack([self.first, *self.held]).to(dtype).flatten(1)
-        moving = self.second.to(dtype)
-
-        def products(batch: Tensor) -> Tensor:
-            moved = (moving.index_select(0, order).index_select(1, order) for order in batch)
-            return torch.stack([fixed @ one.view(-1) for one in moved])
-
-        with one_thread_each(workers(moving.device)) as pool:
-            found = torch.cat(list(pool.map(products, orders.to(moving.device).split(50)))).double()
-        return found[:, 0] / (1 - found[:, 1:].square().sum(1)).sqrt()
+        moving, moved = self.second.to(dtype), orders.to(self.second.device)
+        found = [2 * pair_products(fixed.to(dtype), moving, moved) for fixed in (self.first, *self.held)]
+        return found[0] / (1 - sum(product**2 for product in found[1:])) ** 0.5
 
     def interval(self, samples: int, *, generator: torch.Generator, confidence: float = 0.95) -> tuple[float, float]:
         """Bootstrap interval over tokens, rescaled as in `rsa.rsa_interval`: no token is paired with its own copy.

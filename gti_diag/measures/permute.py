@@ -1,5 +1,7 @@
 """Sums over pairs of tokens when the tokens of one space are permuted: the inner loop of every Mantel test."""
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -34,3 +36,10 @@ def pair_products(
 
     with one_thread_each(workers(fixed.device)) as pool:
         return torch.cat(list(pool.map(products, orders.split(TOGETHER))))
+
+
+def growing(total: int, first: int = 64) -> Iterator[int]:
+    """Sizes of batches that double until they sum to `total`."""
+    while total > 0:
+        yield min(first, total)
+        total, first = total - first, 2 * first

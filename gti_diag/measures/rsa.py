@@ -17,7 +17,7 @@ geometry; a space in which all pairs are equally far apart cannot be correlated 
 (bfloat16 as bfloat16): the arithmetic is float64 throughout.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .alignment import Rows, Space, cross_square, paired, square
-from .permute import pair_products
+from .permute import growing, pair_products
 from .spearman import rank_sums, ranks_permuted, ranks_reweighted
 from .tiles import one_thread_each, workers
 
@@ -122,7 +122,7 @@ def mantel_test(
     # Rounding must not hide the identity, nor an order that changes nothing.
     bar = observed - (1e-12 if len(y) <= FLOAT64_PICKED else 1e-6) * max(1.0, abs(observed))
     null = torch.empty(0, dtype=torch.float64)
-    for size in [permutations] if enough is None else _growing(permutations):
+    for size in [permutations] if enough is None else growing(permutations):
         orders = torch.stack([_permutation(labels, generator) for _ in range(size)]).to(second.rows.device)
         null = torch.cat([null, permuted(orders).double().cpu()])
         reached = (null >= bar).cumsum(0)
@@ -132,13 +132,6 @@ def mantel_test(
     count, drawn = int((null >= bar).sum()), len(null)
     p_value = count / drawn if count == enough else (1 + count) / (1 + drawn)
     return MantelResult(observed, p_value, null.mean().item(), null.std(correction=0).item(), drawn)
-
-
-def _growing(total: int, first: int = 64) -> Iterator[int]:
-    """Sizes of batches that double until they sum to `total`."""
-    while total > 0:
-        yield min(first, total)
-        total, first = total - first, 2 * first
 
 
 def rsa_interval(
