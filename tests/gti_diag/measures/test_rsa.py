@@ -5,7 +5,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import one_hot
 
-from gti_diag.measures import rsa, spearman
+from gti_diag.measures import rsa, spearman, streamed_ranks
+from gti_diag.measures.alignment import Space
 from gti_diag.measures.rsa import mantel_test, pearson_rsa, rho_a, rsa_interval, spearman_rsa
 from tests import references_rsa as literal
 
@@ -167,12 +168,12 @@ def test_agrees_with_scipy_and_rsatoolbox(statistic):
 
 @pytest.mark.parametrize("tokens,dims", [(700, (40, 8)), (900, (6, 30))])
 def test_streamed_ranks_equal_exact_ones_to_a_bin(monkeypatch, tokens, dims):
-    monkeypatch.setattr(spearman, "COLUMNS", 384)  # several tiles in a row, the last one narrower
+    monkeypatch.setattr(streamed_ranks, "COLUMNS", 384)  # several tiles in a row, the last one narrower
     x, y = related(tokens, dims=(max(dims), min(dims)))
     x, y = (x, y) if dims[0] > dims[1] else (y, x)
     r, s = rsa._prepared(x, y)
     exact = spearman.rank_sums(r, s, exact=True)
-    streamed = spearman.streamed_sums(spearman._binned(r), spearman._binned(s))
+    streamed = streamed_ranks.streamed_sums(streamed_ranks.binned(r), streamed_ranks.binned(s))
     assert streamed.pairs == exact.pairs
     for found, wanted in zip(streamed[1:3], exact[1:3], strict=True):
         assert found == pytest.approx(wanted, rel=1e-7)
@@ -183,14 +184,46 @@ def test_streamed_ranks_equal_exact_ones_to_a_bin(monkeypatch, tokens, dims):
     assert spearman_rsa(x, y, exact=True) == pytest.approx(correlations[1], abs=1e-12)
 
 
-def test_streaming_steps_back_where_bins_would_make_ties(monkeypatch):
+def tied_spaces(tokens: int) -> dict[str, torch.Tensor]:
+    x = related(tokens)[0]
+    kinds = torch.arange(tokens) % 40
+    pair = torch.randn(tokens, 300, generator=seeded(1), dtype=torch.float64)
+    pair[7] = pair[tokens - 3]
+    return {
+        "categories": one_hot(kinds).double(),
+        "prefix depth": torch.cat([one_hot(kinds % 5), one_hot(kinds)], 1).double(),
+        "repeated rows": x[:16].repeat(tokens // 16 + 1, 1)[:tokens],
+        "tight clusters": x[:4].repeat(tokens // 4 + 1, 1)[:tokens] + 1e-3 * x,
+        "one pair of equal rows among wide ones": pair,
+    }
+
+
+@pytest.mark.parametrize("case", tied_spaces(16))
+def test_ties_and_clusters_are_streamed_as_exactly_as_they_are_sorted(monkeypatch, case):
+    rows, y = tied_spaces(1300)[case], related(1300)[1]
+    exact = [spearman_rsa(rows, other, exact=True) for other in (y, rows.flip(0))]
     monkeypatch.setattr(spearman, "EXACT_PAIRS", 1000)
-    x, y = related(200)
-    repeated = x[:16].repeat(13, 1)[:200]
-    tight = x[:4].repeat(50, 1) + 1e-6 * x
-    for rows in (repeated, tight):
-        assert spearman._binned(rsa._prepared(rows, y)[0]) is None
-        assert spearman_rsa(rows, y) == pytest.approx(spearman_rsa(rows, y, exact=True), abs=1e-12)
+    monkeypatch.setattr(spearman, "centred_ranks", None)  # no list of pairs is made
+    ties_only = case in ("categories", "prefix depth", "repeated rows")
+    for other, wanted, close in zip((y, rows.flip(0)), exact, (1e-6, 1e-10 if ties_only else 1e-6), strict=True):
+        assert spearman_rsa(rows, other) == pytest.approx(wanted, abs=close)
+        assert spearman_rsa(other, rows) == pytest.approx(wanted, abs=close)
+
+
+def test_pairs_that_are_all_alike_are_refused_in_a_stream_too(monkeypatch):
+    monkeypatch.setattr(spearman, "EXACT_PAIRS", 100)
+    with pytest.raises(ValueError, match="all pairs of x are equally dissimilar"):
+        spearman_rsa(torch.eye(60, dtype=torch.float64), related(60)[1])
+    with pytest.raises(ValueError, match="all pairs of the reference are equally dissimilar"):
+        spearman_rsa(related(60)[1], Space(torch.eye(60, dtype=torch.float64), "the reference"))
+
+
+def test_a_stride_through_the_tokens_hides_no_cluster(monkeypatch):
+    """Every sixth token is of one cluster: evenly spaced tokens would see that cluster only, or never."""
+    monkeypatch.setattr(spearman, "EXACT_PAIRS", 1000)
+    x, y = related(2049)
+    x[::2] = x[0] + 1e-3 * x[::2]
+    assert spearman_rsa(x, y) == pytest.approx(spearman_rsa(x, y, exact=True), abs=1e-6)
 
 
 # --- Mantel -----------------------------------------------------------------------------------------------------------
