@@ -30,7 +30,12 @@ def share_bar(quiet: bool) -> Iterator[Callable[[float, str], None]]:
 def _detail(record, last: dict[str, float]) -> str:
     """Loss, and the newest geometry: it is measured every so many steps only."""
     last.update(record.evaluation)
-    names = {"rsa": "RSA", "effective_rank_centred": "effective rank", "held_out_loss": "held-out loss"}
+    names = {
+        "rsa": "RSA",
+        "rsa_codebooks": "with codebooks",
+        "effective_rank_centred": "effective rank",
+        "held_out_loss": "held-out loss",
+    }
     names |= {"validation_loss": "validation loss", **{name: name for name in last if name.startswith("recall@")}}
     shown = {"loss": record.loss, **{label: last[name] for name, label in names.items() if name in last}}
     return ", ".join(f"{label} {value:.3g}" for label, value in shown.items())

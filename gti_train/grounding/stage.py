@@ -59,12 +59,12 @@ def ground_checkpoint(
 
     Raises:
         InputError: as `read_sidecar`, `load_language_model`, `ground`, `check_place` and `check_folder`; patience on
-            RSA without codebooks.
+            RSA without a reference.
     """
     sidecar, references = read_sidecar(source), read_references(source)
-    if config.patience is not None and config.watch == "rsa" and "codebooks" not in references:
+    if config.patience is not None and config.watch == "rsa" and not references:
         raise InputError(
-            f"patience watches rsa, but {source} has no codebooks: extend by semantic IDs, or watch another"
+            f"patience watches rsa, but {source} has no reference: extend by semantic IDs, or watch another"
         )
     device, out = join_processes(), Path(os.path.abspath(out))
     first, work = world()[0] == 0, out.with_name(out.name + ".state")
@@ -83,7 +83,7 @@ def ground_checkpoint(
             config,
             ids=sidecar.ids,
             held_out=held_out,
-            geometry=geometry_of(model, tokenizer, sidecar, references.get("codebooks")) if config.every else None,
+            geometry=geometry_of(model, tokenizer, sidecar, references) if config.every else None,
             saving=Saving(work, every=save_every, keep=keep) if save_every else None,
             rows=rows,
         )

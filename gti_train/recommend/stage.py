@@ -96,7 +96,7 @@ def fine_tune_checkpoint(
             compute=working,
             validation=validation,
             choices=choices,
-            geometry=geometry_of(learner.model, tokenizer, sidecar, references.get("codebooks")),
+            geometry=geometry_of(learner.model, tokenizer, sidecar, references),
             ranking=ranking,
             saving=Saving(work, every=save_every, keep=keep) if save_every else None,
         )

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from gti_diag.errors import InputError
+from gti_diag.measures.partial import agreement
 from gti_train.grounding.geometry import row_geometry
 from gti_train.grounding.ground import GroundingConfig, ground
 from gti_train.grounding.objective import SPLIT, Answers, answers
@@ -168,7 +169,9 @@ def test_the_first_loss_is_the_models_own_mean_over_answer_tokens(tiny_lm):
 def test_evaluations_carry_geometry_and_held_out_loss(tiny_lm):
     model, tokenizer, ids = extended(tiny_lm())
     books = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
-    geometry = row_geometry(matrices(model)["input"].data[:300], codebooks=books, levels=[1] * 4 + [2] * 4)
+    geometry = row_geometry(
+        matrices(model)["input"].data[:300], references={"codebooks": books}, levels=[1] * 4 + [2] * 4
+    )
     config = GroundingConfig(steps=7, batch=4, every=3)
     given = {"ids": ids, "held_out": EXAMPLES[4:5], "geometry": geometry}
     records = list(ground(model, tokenizer, EXAMPLES[:4], config, **given))
@@ -180,9 +183,30 @@ def test_evaluations_carry_geometry_and_held_out_loss(tiny_lm):
 
 
 def test_undefined_geometry_is_left_out():
-    values = row_geometry(torch.randn(9, 4), codebooks=torch.randn(3, 2), levels=[1, 1, 1])(torch.ones(3, 4))
+    values = row_geometry(torch.randn(9, 4), references={"codebooks": torch.randn(3, 2)}, levels=[1, 1, 1])(
+        torch.ones(3, 4)
+    )
     assert "rsa" not in values
     assert values["dispersion_ratio"] == 0
+
+
+def test_agreement_is_with_item_means_first_and_holds_counts_constant():
+    generator = torch.Generator().manual_seed(0)
+    means, books = torch.randn(12, 5, generator=generator), torch.randn(12, 3, generator=generator)
+    rows, counts = means + torch.randn(12, 5, generator=generator), list(range(12))
+    means[11] = 0  # no item carries it
+    levels = [1] * 6 + [2] * 6
+    measure = row_geometry(
+        torch.randn(9, 5), references={"codebooks": books, "item_means": means}, counts=counts, levels=levels
+    )
+    values = measure(rows)
+    expected = {}
+    for name, vectors, last in (("rsa", means, 11), ("rsa_codebooks", books, 12)):
+        kept = {"": slice(0, last), "_level_1": slice(0, 6), "_level_2": slice(6, last)}
+        for suffix, some in kept.items():
+            held = {"counts": torch.tensor(counts)[some], "levels": torch.tensor(levels)[some]}
+            expected[name + suffix] = agreement(rows[some], vectors[some], **held).value
+    assert {name: values[name] for name in values if name.startswith("rsa")} == pytest.approx(expected, abs=1e-9)
 
 
 def test_early_stop_leaves_the_best_rows(tiny_lm):
@@ -216,10 +240,10 @@ def test_settings_are_refused_before_anything_is_loaded(change, message):
         GroundingConfig(**change)
 
 
-def test_patience_on_rsa_needs_codebooks(tiny_lm, tmp_path):
+def test_patience_on_rsa_needs_a_reference(tiny_lm, tmp_path):
     extend_checkpoint(tiny_lm(), tmp_path / "mean", tokens=CODES)
     config = GroundingConfig(steps=2, every=1, patience=1, watch="rsa")
-    with pytest.raises(InputError, match=r"patience watches rsa, but .*mean has no codebooks"):
+    with pytest.raises(InputError, match=r"patience watches rsa, but .*mean has no reference"):
         ground_checkpoint(tmp_path / "mean", tmp_path / "gti", examples=EXAMPLES, config=config)
 
 
