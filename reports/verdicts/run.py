@@ -128,7 +128,7 @@ def judge(name: str, work: Path, steps: int) -> list[dict]:
         save_file({EMBEDDING: rows.to(dtype)}, folder / "model.safetensors", metadata={"format": "pt"})
         analysis = gti_diag.diagnose(folder)
         rows_out.append(row(name, case, label, analysis, reference=True))
-        blind = {**sidecar, "codebooks": None}
+        blind = {**sidecar, "codebooks": None, "item_means": None}
         (folder / "gti.json").write_text(json.dumps(blind))
         rows_out.append(row(name, case, NO_REFERENCE.get(case, label), gti_diag.diagnose(folder), reference=False))
         print(*rows_out[-2:], sep="\n", flush=True)
