@@ -42,7 +42,8 @@ THRESHOLDS = {
     ),
     "rsa_p_value": Threshold(
         0.01,
-        "One group in a hundred without structure on half of its levels may pass by luck, not one in twenty.",
+        "One group in a hundred without structure on half of its levels may pass by luck, not one in twenty. Of 300 groups of 64 "
+        "tokens with structure on level 1 of 3 alone 1 passed, where 117 did by raw RSA over all codes and 0.05 on two levels.",
     ),
     "rsa": Threshold(
         0.05,

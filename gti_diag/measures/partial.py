@@ -178,7 +178,7 @@ def agreement(
                 f"the pairs of {space.name} are all alike once means and counts are out: nothing is left to compare"
             )
         residuals.append(left)
-    return Agreement(*residuals, counted, held, levels, tuple(apart))
+    return Agreement(residuals[0], residuals[1], counted, held, levels, tuple(apart))
 
 
 def _pairs(

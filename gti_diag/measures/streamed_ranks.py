@@ -154,7 +154,7 @@ def graded_sums(first: Binned | Graded, second: Binned | Graded, names: tuple[st
     weights = torch.cat([ranks[1], ranks[1].new_zeros(1)])
     sums = _gathered(first, lambda tile: weights[second.of(tile)])
     own = [(count.double() @ rank.square()).item() for count, rank in zip(counts, ranks, strict=True)]
-    return RankSums((ranks[0] @ sums).item(), *own, pairs)
+    return RankSums((ranks[0] @ sums).item(), own[0], own[1], pairs)
 
 
 def _gathered(space: Binned | Graded, weights: Callable[["_Tile"], Tensor] | None) -> Float[Tensor, " bins"]:
