@@ -7,6 +7,7 @@ were started. Rules are tried from the worst label to the best; the first label 
 from collections.abc import Iterator
 
 from .evidence import evidence
+from .remedies import remedies, remedy
 from .thresholds import THRESHOLDS, Reason, reason
 
 FEWEST_FOR_NOISE = 8  # two words look like noise as often as not: any two rows have a centred rank of 1
@@ -31,7 +32,7 @@ def judge(matrix: dict, group: str = "new") -> dict:
     """The verdict on one group of one matrix of an analysis; its `null` and `rsa` must be that group's.
 
     Returns:
-        `{"label", "reasons": [{"measure", "value", "expected", "text"}], "advice"}`; label None when there is no new row, or
+        `{"label", "reasons": [{"measure", "value", "expected", "text", "cause", "action", "verify"}], "advice"}`; label None when there is no new row, or
         nothing to hold the new rows against.
     """
     new = matrix["groups"].get(group)
@@ -55,7 +56,14 @@ def judge(matrix: dict, group: str = "new") -> dict:
 
 
 def _verdict(label: str | None, reasons: list[Reason]) -> dict:
-    return {"label": label, "reasons": reasons, "advice": ADVICE[label]}
+    told = [{**found, **_steps(label, found["measure"])} for found in reasons]
+    return {"label": label, "reasons": told, "advice": ADVICE[label]}
+
+
+def _steps(label: str | None, measure: str) -> dict[str, str]:
+    """Cause, action and check of a reason: of this label and measure where the table has them, else of the label."""
+    name = f"verdict.{label or 'none'}"
+    return remedy(f"{name}.{measure}" if f"{name}.{measure}" in remedies() else name, "CKPT")
 
 
 def _collapsed(matrix: dict, new: dict) -> Iterator[Reason]:

@@ -49,7 +49,7 @@ def _measured(checkpoints: Sequence[str], settings: Settings, report: Report, *,
         from gti_diag.render import terminal
 
         console = Console()
-        console.print(terminal.summary(analyses))
+        console.print(terminal.summary(analyses, explain=report.explain))
         console.print(Text.assemble(f"{len(written)} files in ", (shown(out), "bold")))
 
 

@@ -45,6 +45,9 @@ Style = Annotated[str, typer.Option(help="Figure style: paper | screen | dark.")
 Policy = Annotated[str, typer.Option(help="default | strict | a TOML file.")]
 Baseline = Annotated[Path | None, typer.Option(help="What `gti-diag baseline` wrote; rules on changes need it.")]
 
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Print the probable cause, what to do and how to check it, of each reason.")
+]
 Junit = Annotated[Path | None, typer.Option(help="Write JUnit XML here.")]
 Sarif = Annotated[Path | None, typer.Option(help="Write SARIF here, for code scanning.")]
 FailOn = Annotated[
@@ -87,3 +90,4 @@ class Report:
     formats: Formats = "json,md"
     figures: Figures = "png,svg"
     style: Style = "paper"
+    explain: Explain = False

@@ -1,54 +1,48 @@
-"""Why a rule failed, as far as the numbers tell: the likely cause, in one line, with what to look at."""
+"""Why a rule failed, as far as the numbers tell: which remedy of the table applies, and the words to fill in."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gti_diag.analysis.remedies import remedies, remedy
+
 from .scalars import Number
 
 Numbers = Mapping[str, Number]
+Words = tuple[str, dict[str, str]]  # the name of a remedy, without "gate.", and what its text leaves open
 MEAN_RESIZING = 1e-3  # draws of transformers' mean_resizing: 3e-5 of the spread; bfloat16 rounding makes it up to 3e-4
 
-UNTIED = (
-    "input and output rows were saved as two tensors that no longer agree, as modules_to_save=[embed_tokens, lm_head] does; "
-    "loading keeps one of them and loses the other"
-)
-RETIED = "the head that was stored apart is gone: saved from a tied config, so its own training is lost"
 
-ALARMS = {
-    "tokens without a row": "the tokenizer was extended and the embedding was not: resize_token_embeddings was not called, "
-    "or a model was saved without it",
-    "rows of the base lost": "the embedding was resized to too few rows, as resize_token_embeddings(len(tokenizer)) does with a "
-    "tokenizer that lacks tokens of the base",
-    "rows of the base's padding": "the new tokens took rows that the base keeps as padding, and no step reached them",
-}
+def steps(name: str, path: str, **words: str) -> dict[str, str]:
+    """Cause, action and check of the gate's remedy `name`; nothing for a name that the table lacks."""
+    return remedy(f"gate.{name}", path, **words) if f"gate.{name}" in remedies() else {}
 
 
-def likely_cause(measure: str, now: Numbers, before: Numbers, matrix: Mapping[str, Any]) -> str:
-    """The first explanation that fits; `before` is empty without a baseline."""
+def likely(measure: str, now: Numbers, before: Numbers, matrix: Mapping[str, Any], path: str) -> dict[str, str]:
+    """Cause, action and check by the first explanation that fits; `before` is empty without a baseline."""
+    name, words = _explained(measure, now, before, matrix)
+    return steps(name, path, **words)
+
+
+def _explained(measure: str, now: Numbers, before: Numbers, matrix: Mapping[str, Any]) -> Words:
     if measure.startswith(("text.", "reserved.", "drift.")):
         return _old_rows(now, before)
-    for fits, text in NEW_ROWS:
+    for fits, words in NEW_ROWS:
         if fits(now, matrix):
-            return text(now, matrix)
+            return words(now, matrix)
     if measure.startswith("rsa.") or matrix["verdict"]["label"] == "unstructured":
-        return _agreement(now, before, matrix)
-    if measure.startswith("new."):
-        return "the new rows spread otherwise than before: another start, learning rate or number of steps, or part of them untrained"
-    return "not known"
+        return _agreement(now, before)
+    return ("spread" if measure.startswith("new.") else "unknown"), {}
 
 
 def _value(numbers: Numbers, name: str) -> float | None:
     return numbers[name].value if name in numbers else None
 
 
-def _old_rows(now: Numbers, before: Numbers) -> str:
+def _old_rows(now: Numbers, before: Numbers) -> Words:
     norm, was = _value(now, "text.norm.mean"), _value(before, "text.norm.mean")
     if norm and was and norm < was:
-        return (
-            f"the vocabulary's rows shrank by {1 - norm / was:.2%}: weight decay reaches rows whose gradients were masked, "
-            "or all rows were trained"
-        )
-    return "the vocabulary's rows were trained along, or this is another base model"
+        return "shrunk", {"share": f"{1 - norm / was:.2%}"}
+    return "old_rows", {}
 
 
 def _below(name: str, limit: float) -> Callable[[Numbers, Mapping[str, Any]], bool]:
@@ -72,67 +66,36 @@ def _repeats(now: Numbers, matrix: Mapping[str, Any]) -> int:
     return round((1 - (_value(now, "new.distinct_share") or 0)) * (_value(now, "new.count") or 0))
 
 
+def _resized(now: Numbers, matrix: Mapping[str, Any]) -> Words:
+    rounded = f", or {matrix['dtype']} rounding ate their differences" if _rounding(now, matrix) else ""
+    return "mean_resizing", {"rounding": rounded}
+
+
 # In order: the first that fits is told.
-NEW_ROWS: tuple[tuple[Callable, Callable[[Numbers, Mapping[str, Any]], str]], ...] = (
+NEW_ROWS: tuple[tuple[Callable[..., bool], Callable[[Numbers, Mapping[str, Any]], Words]], ...] = (
     (
         lambda now, matrix: (_value(now, "new.zero_rows") or 0) > 0,
-        lambda now, matrix: (
-            f"{_value(now, 'new.zero_rows'):.0f} new rows are zero: never initialised, or lost when the matrix was resized or saved"
-        ),
+        lambda now, matrix: ("zero_rows", {"count": f"{_value(now, 'new.zero_rows'):.0f}"}),
     ),
-    (
-        _identical,
-        lambda now, matrix: (
-            "exact copies of one vector: a mean start and no update since (learning rate zero on the new rows, "
-            "rows missing from the optimizer, or all differences rounded away)"
-        ),
-    ),
-    (
-        _below("new.dispersion_ratio", MEAN_RESIZING),
-        lambda now, matrix: (
-            "as close together as resize_token_embeddings(mean_resizing=True) draws them: the new rows were never trained"
-            + (f", or {matrix['dtype']} rounding ate their differences" if _rounding(now, matrix) else "")
-        ),
-    ),
-    (
-        _rounding,
-        lambda now, matrix: (
-            f"the differences between rows are no larger than the rounding of {matrix['dtype']}: "
-            "train and store the new rows in float32, or train them longer before saving"
-        ),
-    ),
-    (
-        _below("new.dispersion_ratio", 0.01),
-        lambda now, matrix: (
-            "the new rows hardly left a common start: learning rate zero or far too small on them, or too few steps"
-        ),
-    ),
+    (_identical, lambda now, matrix: ("one_vector", {})),
+    (_below("new.dispersion_ratio", MEAN_RESIZING), _resized),
+    (_rounding, lambda now, matrix: ("rounding", {"dtype": matrix["dtype"]})),
+    (_below("new.dispersion_ratio", 0.01), lambda now, matrix: ("common_start", {})),
     (
         lambda now, matrix: _repeats(now, matrix) > 0,
-        lambda now, matrix: (
-            f"{_repeats(now, matrix):,} rows repeat the vector of another: codes that no example uses, "
-            "or rows that were left out of training"
-        ),
+        lambda now, matrix: ("repeats", {"count": f"{_repeats(now, matrix):,}"}),
     ),
 )
 
 
-def _agreement(now: Numbers, before: Numbers, matrix: Mapping[str, Any]) -> str:
+def _agreement(now: Numbers, before: Numbers) -> Words:
     value = _value(now, "rsa.pearson")
-    unrelated = value is None or value <= now["rsa.pearson"].noise
-    if unrelated:
-        return (
-            "rows unrelated to what they stand for: a random start that was never trained (learning rate zero on the new rows), "
-            "or a reference in another token order"
-        )
+    if value is None or value <= now["rsa.pearson"].noise:
+        return "unrelated", {}
     levels = {
         name.split(".")[1].removeprefix("level_"): (_value(before, name) or 0.0) - (number.value or 0.0)
         for name, number in now.items()
         if name.startswith("rsa.level_") and name.endswith(".pearson") and name in before
     }
     worst = max(levels, key=lambda level: levels[level], default=None)
-    where = f" (level {worst} fell most)" if worst is not None else ""
-    return (
-        f"part of the codes was not trained, or training went past the point where structure is kept{where}; "
-        "look at how often each code occurs, and at the learning rate"
-    )
+    return "part_untrained", {"where": f" (level {worst} fell most)" if worst is not None else ""}

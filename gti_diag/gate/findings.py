@@ -14,7 +14,7 @@ from gti_diag.errors import InputError
 from gti_diag.foreign import shown
 
 from .baseline import DIGITS, comparable, read_baseline
-from .causes import ALARMS, RETIED, UNTIED, likely_cause
+from .causes import likely, steps
 from .policy import Policy, Rule, read_policy
 from .scalars import Number, numbers
 
@@ -150,9 +150,10 @@ def _alarms(analysis: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _findings(analysis: Mapping[str, Any], before: Mapping[str, Any] | None, policy: Policy) -> Iterator[Finding]:
+    path = analysis["checkpoint"]["path"]
     for alarm in _alarms(analysis):
         if alarm["fails"]:
-            yield Finding("fail", "input", alarm["kind"], "none", alarm["text"], ALARMS.get(alarm["kind"]))
+            yield Finding("fail", "input", alarm["kind"], "none", alarm["text"], **steps(alarm["kind"], path))
     if not policy.allow_untied:
         yield _tie(analysis["checkpoint"], None if before is None else before["checkpoint"])
     for name, matrix in analysis["matrices"].items():
@@ -160,13 +161,13 @@ def _findings(analysis: Mapping[str, Any], before: Mapping[str, Any] | None, pol
         stored = None if before is None else before["matrices"].get(name)
         was = {key: Number(**entry) for key, entry in stored["measures"].items()} if stored else {}
         if policy.verdict_not:
-            yield _verdict(name, matrix, policy, now, was)
+            yield _verdict(name, matrix, policy, now, was, path)
         for rule in policy.rules:
             if rule.matrix in (None, name):
                 _known(rule.measure, now, policy)
                 for finding in _tried(rule, now, None if before is None else was):
                     if finding.status == "fail":
-                        finding = replace(finding, cause=likely_cause(rule.measure, now, was, matrix))
+                        finding = replace(finding, **likely(rule.measure, now, was, matrix, path))
                     yield replace(finding, matrix=name)
 
 
@@ -176,13 +177,13 @@ def _tie(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> Finding:
     was = None if before is None else before["tied"]
     expected = "as the config says" if was is None else f"as the config says, {words[was]}"
     if note is not None:
-        return Finding("fail", "head", "tied", expected, note, UNTIED)
+        return Finding("fail", "head", "tied", expected, note, **steps("untied", now["path"]))
     changed = was is not None and now["tied"] is not None and was != now["tied"]
-    cause = (UNTIED if was else RETIED) if changed else None
-    return Finding("fail" if changed else "pass", "head", "tied", expected, words[now["tied"]], cause)
+    why = steps("untied" if was else "retied", now["path"]) if changed else {}
+    return Finding("fail" if changed else "pass", "head", "tied", expected, words[now["tied"]], **why)
 
 
-def _verdict(name: str, matrix: Mapping[str, Any], policy: Policy, now, was) -> Finding:
+def _verdict(name: str, matrix: Mapping[str, Any], policy: Policy, now, was, path: str) -> Finding:
     verdict = matrix["verdict"]
     expected = f"not {', '.join(policy.verdict_not)}"
     why = "; ".join(reason["text"] for reason in verdict["reasons"])
@@ -190,7 +191,7 @@ def _verdict(name: str, matrix: Mapping[str, Any], policy: Policy, now, was) -> 
     got = f"{label} ({why})" if why else label
     if verdict["label"] is not None and verdict["label"] not in policy.verdict_not:
         return Finding("pass", name, "verdict", expected, got)
-    return Finding("fail", name, "verdict", expected, got, likely_cause("verdict", now, was, matrix))
+    return Finding("fail", name, "verdict", expected, got, **likely("verdict", now, was, matrix, path))
 
 
 def _known(measure: str, now: Mapping[str, Number], policy: Policy) -> None:

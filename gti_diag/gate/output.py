@@ -121,7 +121,10 @@ def markdown(findings: Findings) -> str:
     lines = [f"## Embedding check: {outcome}", "", escape(str(findings).splitlines()[0]), ""]
     if findings.failures:
         lines += ["| matrix | measure | expected | got | likely cause |", "|---|---|---|---|---|"]
-        lines += [_row(f.matrix, f.measure, f.expected, f.got, f.cause or "") for f in findings.failures]
+        lines += [
+            _row(f.matrix, f.measure, f.expected, f.got, f.steps.replace("likely cause: ", "", 1))
+            for f in findings.failures
+        ]
         lines.append("")
     others = [finding for finding in findings.findings if finding.status != "fail"]
     if others:

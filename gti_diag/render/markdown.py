@@ -7,7 +7,7 @@ from gti_diag.foreign import presentable
 
 from . import left_out, tables
 from .scan.markdown import section
-from .scan.words import outcome
+from .scan.words import STEPS, outcome
 from .tables import escape, github
 from .verdicts import VERDICTS
 from .view import Analysis, View, alarms, matrices, names, number, similarity, token, views
@@ -41,8 +41,24 @@ def _verdict(view: View) -> str:
         f"## {sign} {escape(view.name)}: {label or 'no verdict'}",
         "\n".join(reasons),
         f"**What to do:** {escape(advice)}" if advice else "",
+        _steps(view),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _steps(view: View) -> str:
+    """Cause, action and check of each reason, folded; those that several reasons share once."""
+    told = [
+        " ".join(f"**{title.capitalize()}:** {escape(reason[key])}." for key, title in STEPS)
+        for reason in view.reasons
+        if all(reason.get(key) for key, _ in STEPS)
+    ]
+    lines = [f"- {line}" for line in dict.fromkeys(told)]
+    return (
+        "\n".join(["<details><summary>Causes, actions, checks</summary>", "", *lines, "", "</details>"])
+        if lines
+        else ""
+    )
 
 
 def _evidence(reason: dict) -> str:

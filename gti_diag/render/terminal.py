@@ -11,14 +11,17 @@ from gti_diag.foreign import presentable
 
 from . import tables
 from .scan import terminal as scan
+from .scan.words import STEPS
 from .verdicts import VERDICTS
 from .view import Analysis, View, alarms, matrices, views
 
 BARS = "▁▂▃▄▅▆▇█"
 
 
-def summary(analyses: Sequence[Analysis]) -> RenderableType:
-    """What `analyze` and `compare` print. Colours are styles, so rich drops them for pipes and NO_COLOR."""
+def summary(analyses: Sequence[Analysis], *, explain: bool = False) -> RenderableType:
+    """What `analyze` and `compare` print; with `explain` also cause, action and check of each reason and finding.
+
+    Colours are styles, so rich drops them for pipes and NO_COLOR."""
     analyses = presentable(list(analyses))
     parts: list[RenderableType] = [_alarms(analyses)]
     for matrix in matrices(analyses):
@@ -26,9 +29,9 @@ def summary(analyses: Sequence[Analysis]) -> RenderableType:
         if len(matrices(analyses)) > 1:
             parts.append(Text(f"{matrix} embeddings", style="bold underline"))
         if len(shown) == 1:
-            parts += [_verdict(shown[0], full=True), _table(tables.single(shown[0]), shown)]
+            parts += [_verdict(shown[0], full=True, explain=explain), _table(tables.single(shown[0]), shown)]
             if shown[0].body.get("scan"):
-                parts.append(scan.one(shown[0].body["scan"], f"every row, {matrix}", top=4, steps=False))
+                parts.append(scan.one(shown[0].body["scan"], f"every row, {matrix}", top=4, steps=explain))
         else:
             parts += [_table(tables.comparison(analyses, matrix=matrix), shown)]
             parts += [_verdict(view, full=False) for view in shown if view.label]
@@ -54,13 +57,15 @@ def sparkline(values: Sequence[float], *, width: int = 20, decades: float = 3.0)
     return "".join(BARS[max(0, min(len(BARS) - 1, round(h * (len(BARS) - 1))))] for h in heights)
 
 
-def _verdict(view: View, *, full: bool) -> Text:
+def _verdict(view: View, *, full: bool, explain: bool = False) -> Text:
     look = VERDICTS.get(view.label, VERDICTS[None])
     line = Text.assemble((f"{look['sign']} {view.label or 'no verdict'}", look["rich"]), f"  {view.name}")
     reasons = [str(reason.get("text")) for reason in view.reasons]
     if full:
-        for reason in reasons:
-            line.append(f"\n  • {reason}")
+        for text, reason in zip(reasons, view.reasons, strict=True):
+            line.append(f"\n  • {text}")
+            for key, title in STEPS if explain and reason.get("action") else ():
+                line.append(f"\n    {title}: ", style="bold").append(str(reason[key]))
         if view.verdict.get("advice"):
             line.append("\n  → ", style="bold").append(view.verdict["advice"])
     elif reasons:

@@ -154,6 +154,19 @@ def test_every_kind_has_its_remedy():
     assert "gti-train repair 'a b'" in remedy("zero", "a b")["action"]
 
 
+def test_every_label_has_its_remedy_and_no_text_is_left_open():
+    import re
+
+    from gti_diag.analysis.remedies import remedies, remedy
+    from gti_diag.analysis.verdict import LABELS
+
+    assert {f"verdict.{label}" for label in (*LABELS, "none")} <= set(remedies())
+    open_words = {"path", "rule", "count", "rounding", "dtype", "where", "share"}
+    for name in remedies():
+        told = remedy(name, "ckpt", **dict.fromkeys(open_words, "x"))
+        assert all(told.values()) and not re.search(r"[{}]", "".join(told.values())), name
+
+
 def test_an_analysis_holds_the_scan_in_short(damaged):
     def spoil(entry, head):
         entry[100:140] = entry[100]

@@ -435,3 +435,9 @@ def test_bad_usage_is_two_and_one_line(capsys, monkeypatch, written, arguments, 
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_what_failed_says_what_to_do_and_how_to_check_it():
+    found = gate.check(analysis("collapsed", new__unique_rows=1, new__dispersion_ratio=0.0))
+    (failed,) = [finding for finding in found.failures if finding.measure == "verdict"]
+    assert "gti-train extend" in failed.action and failed.verify.startswith("gti-diag analyze runs/gti must")
