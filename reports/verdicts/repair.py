@@ -79,7 +79,7 @@ def gradients(folder: Path) -> list[dict[str, float]]:
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        found.append({"gradient": float(norm), "loss": float(loss)})
+        found.append({"gradient": float(norm), "loss": float(loss.detach())})
     return found
 
 
