@@ -31,7 +31,7 @@ class RqVaeConfig:
     hidden: tuple[int, ...] = (1024, 512, 256)
     dropout: float = 0.1
     epochs: int = 300
-    warm_epochs: int = 60  # without codes: the k-means start then sees a space worth dividing
+    warm_epochs: int | None = None  # without codes, a fifth by default: the k-means start sees a space worth dividing
     batch: int = 1024
     learning_rate: float = 1e-3
     commitment: float = 0.25
@@ -48,7 +48,11 @@ def rqvae(
 
     Raises:
         InputError: fewer distinct rows than codes on a level.
+        ValueError: no epoch is left for the codes.
     """
+    warm = config.epochs // 5 if config.warm_epochs is None else config.warm_epochs
+    if warm >= config.epochs:
+        raise ValueError(f"{config.epochs} epochs, {warm} of them without codes: leave some for the codes")
     x, mean, scale = _standardised(vectors)
     generator = torch.Generator().manual_seed(config.seed)
     encoder, decoder = _mlps(x.shape[1], config, generator)
@@ -57,12 +61,12 @@ def rqvae(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs, config.learning_rate * 0.05)
     groups: list[Tensor] = []
     for epoch in range(config.epochs):
-        if epoch == config.warm_epochs:
+        if epoch == warm:
             books = _start(encoder, x, config)
             optimizer.add_param_group({"params": books, "weight_decay": 0.0})
             schedule.base_lrs.append(config.learning_rate)
             optimizer.param_groups[-1] |= {"lr": optimizer.param_groups[0]["lr"], "initial_lr": config.learning_rate}
-        if books and (epoch - config.warm_epochs) % config.every == 0:
+        if books and (epoch - warm) % config.every == 0:
             _restart(encoder, x, books, generator)
             groups = [_groups(book, config) for book in books]
         order = torch.randperm(len(x), generator=generator)

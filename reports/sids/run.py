@@ -8,6 +8,7 @@ One JSON a method; a method whose file is there is skipped. `--markdown` prints 
 
 import argparse
 import json
+import re
 import resource
 import time
 from collections.abc import Callable
@@ -148,6 +149,10 @@ def _moves(found: dict | None) -> str:
     return f"{found['moves']['moved']}" + ("" if rise is None else f" ({rise:+.1%})")
 
 
+def _file(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("catalogue", type=Path)
@@ -171,7 +176,7 @@ def main() -> None:
         codes = in_order(read_codes(Path(file)), [item.id for item in catalogue.items], Path(file))
         methods[name] = lambda rows, codes=codes: fitted_to(rows, codes)
     for name, method in methods.items():
-        file = asked.out / f"{name.replace(' ', '-').replace(',', '')}.json"
+        file = asked.out / f"{_file(name)}.json"
         if file.exists() or (asked.only and name not in asked.only):
             continue
         try:
