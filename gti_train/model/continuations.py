@@ -31,6 +31,7 @@ class Continuations(Protocol):
     """Prompts and what follows them. A kept token has a column: its place among all kept tokens of its prompt."""
 
     model: "PreTrainedModel"
+    at_once: int  # states that may be held at once
 
     def begin(self, prompts: Sequence[Sequence[int]]) -> Float[Tensor, "users states"]:
         """Forget what was there; the state after each prompt."""
@@ -54,6 +55,8 @@ class Continuations(Protocol):
 
 class SharedPrompts:
     """Continuations by an ancestor mask over one row of keys and values per prompt. States are hidden states."""
+
+    at_once = 4096
 
     def __init__(self, model: "PreTrainedModel"):
         self.model, self.head = model, head_of(model)
@@ -126,6 +129,8 @@ class SharedPrompts:
 
 class WholeSequences:
     """Continuations by running each from the start of its prompt: right for any causal model. States are all logits."""
+
+    at_once = 256
 
     def __init__(self, model: "PreTrainedModel", *, rows: int = 16):
         self.model, self.rows = model, rows

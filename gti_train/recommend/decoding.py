@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SCORES = ("items", "vocabulary")
-TOKENS_AT_ONCE = 8192  # of prompts with their beams, or nodes, in one batch: bounds memory, changes no result
+TOKENS_AT_ONCE = 4096  # of prompts with their beams, or nodes, in one batch: bounds memory, changes no result
 NODES_AT_ONCE = 1024  # of an exact pass: each also sees the others of its chunk in the mask, for nothing
 Ranked = tuple[Int[Tensor, "users k"], Float[Tensor, "users k"]]
 Found = tuple[Int[Tensor, "users n"], Float[Tensor, "users n"]]  # places in `trie.items`, and scores
@@ -98,10 +98,11 @@ class Decoder:
         check_sets(self.trie, len(prompts), k=k, only=sets[0], exclude=sets[1])
         items = torch.empty(len(prompts), k, dtype=torch.long, device=self.trie.device)
         values = torch.empty(len(prompts), k, device=self.trie.device)
-        done = 0
-        for users in self._batches(prompts, 1 if exact else beams):
+        if not prompts:
+            return items, values
+        way, done = self._agreeing(prompts), 0
+        for users in self._batches(prompts, 1 if exact else beams, way.at_once):
             free = allowed(self.trie, users, only=sets[0], exclude=sets[1])
-            way = self._agreeing(prompts)
             states = way.begin([prompts[user] for user in users])
             places, totals = self._all(way, states) if exact else self._beams(way, states, free, beams)
             if free is not None:
@@ -156,7 +157,7 @@ class Decoder:
         for depth in range(trie.levels):
             numbers, inner, parts = torch.arange(trie.count(depth), device=trie.device), depth + 1 < trie.levels, []
             paths = lineage[trie.parents[depth]] if depth else paths
-            for nodes in numbers.split(max(1, NODES_AT_ONCE // users)):
+            for nodes in numbers.split(max(1, min(NODES_AT_ONCE, way.at_once) // users)):
                 if depth:
                     tokens = trie.tokens[depth - 1][trie.codes[depth][nodes]]
                     states = way.extend(tokens.expand(users, -1), paths[nodes].expand(users, -1, -1), keep=inner)
@@ -206,12 +207,12 @@ class Decoder:
             self.way, self.longest = continuations(self.model, prompts, path[: self.trie.levels - 1]), longest
         return self.way
 
-    def _batches(self, prompts: Sequence[Sequence[int]], beams: int) -> Iterator[list[int]]:
+    def _batches(self, prompts: Sequence[Sequence[int]], beams: int, states: int) -> Iterator[list[int]]:
         """Users of similar length together, the longest first."""
         order = sorted(range(len(prompts)), key=lambda user: (-len(prompts[user]), user))
         while order:
             width = len(prompts[order[0]]) + beams * (self.trie.levels - 1)
-            count = max(1, TOKENS_AT_ONCE // width)
+            count = max(1, min(TOKENS_AT_ONCE // width, states // beams))
             yield order[:count]
             order = order[count:]
 

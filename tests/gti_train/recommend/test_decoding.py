@@ -124,6 +124,17 @@ def test_chunks_of_an_exact_pass_and_of_the_normaliser_change_nothing(llama, mon
     torch.testing.assert_close(parts[1], whole[1], rtol=0, atol=1e-5)
 
 
+def test_the_slow_way_holds_few_states_at_once_and_finds_the_same(llama, monkeypatch):
+    decoder = Decoder(llama, tree())
+    fast = decoder.decode(PROMPTS, 6)
+    decoder.way = WholeSequences(llama)
+    for at_once in (256, 7):
+        monkeypatch.setattr(WholeSequences, "at_once", at_once)
+        slow = decoder.decode(PROMPTS, 6)
+        assert torch.equal(slow[0], fast[0])
+        torch.testing.assert_close(slow[1], fast[1], rtol=0, atol=1e-5)
+
+
 def test_items_of_one_point_are_ranked_by_number_in_any_batch(llama):
     """A mean start: all codes have the same row, and what decides must not be rounding."""
     model = tiny()
