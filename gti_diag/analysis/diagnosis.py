@@ -23,6 +23,7 @@ from . import exhibits, verdict
 from .drift_summary import drift_summary
 from .group_measures import Summary, group_measures, text_null
 from .group_rows import GroupRows, hold
+from .hubs import hubs
 from .levels import hierarchy_summary, read_items
 from .reference import SAVED, counts_of, load_reference
 from .resemblance import Reference, resemblance
@@ -274,6 +275,7 @@ def _analyse(
         progress("neighbours and map", None)
         found |= exhibits.gather(words, new, generator=settings.generator)
         found["neighbours"] = None if words is None else neighbours(words, new)
+        found["hubs"] = None if words is None else hubs(words, new)
     if new is not None:
         found |= _structure(new, given, settings, floor=floor, progress=progress)
     others = {

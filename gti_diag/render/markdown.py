@@ -25,7 +25,7 @@ def summary(analyses: Sequence[Analysis]) -> str:
         if len(shown) == 1:
             parts.append(github(tables.single(shown[0])))
             parts.append(_neighbours(shown[0]))
-            parts += _rows(shown[0])
+            parts += [escape(tables.hubs(shown[0])), *_rows(shown[0])]
         else:
             parts.append(github(tables.comparison(analyses, matrix=matrix)))
     parts += [_tokens(analyses), _left_out(analyses), _commands(analyses)]

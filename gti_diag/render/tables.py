@@ -7,7 +7,7 @@ from typing import Any
 
 from gti_diag.foreign import shown
 
-from .view import NONE, Analysis, View, interval, matrices, number, p_value, similarity, views
+from .view import NONE, Analysis, View, interval, matrices, number, p_value, similarity, token, views
 
 Cell = Callable[[View, str], str]
 
@@ -88,6 +88,18 @@ def band(view: View, measure: str) -> str:
     if found.get("low") is None or found.get("high") is None:
         return ""
     return f"{number(found['low'])} to {number(found['high'])}"
+
+
+def hubs(view: View) -> str:
+    """Which new tokens are near everything, in a sentence; nothing where it was not looked at."""
+    found = view.body.get("hubs")
+    if not found or not found["hubs"]:
+        return ""
+    named = ", ".join(f"{token(hub['token'], 24)} {hub['count']:,}" for hub in found["hubs"][:5])
+    return (
+        f"Most often among the {found['k']} rows nearest to {found['queries']:,} new tokens (on average {number(found['mean'])} times): {named}; "
+        f"never: {found['never']:,} new tokens. {found['new_share']:.0%} of the nearest rows are new."
+    )
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,9 @@ def extend(
         float | None,
         typer.Option(min=0, help="Standard deviation of a random start.", show_default="that of the old rows"),
     ] = None,
+    norm: Annotated[
+        str, typer.Option(metavar="own|text", help="Rescale new rows to the median norm of the old ones: text.")
+    ] = "own",
     share: Annotated[
         float, typer.Option(min=0, help="Part of the old rows' covariance that a gaussian start has.")
     ] = 1.0,
@@ -76,7 +79,7 @@ def extend(
         raise InputError(f"--sigma is for --init random, not for {init}")
     if share != 1.0 and init != "gaussian":
         raise InputError(f"--share is for --init gaussian, not for {init}")
-    extend_checkpoint(base, out, **codes, init=init, seed=seed, dtype=dtype, sigma=sigma, share=share)
+    extend_checkpoint(base, out, **codes, init=init, seed=seed, dtype=dtype, sigma=sigma, share=share, norm=norm)
     say(f"{len(codes['tokens'])} new tokens, {init} start: {out}")
 
 

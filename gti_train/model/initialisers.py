@@ -65,6 +65,22 @@ def description(matrix: Float[Tensor, "rows dim"], token_ids: Sequence[Sequence[
     return torch.stack([matrix[torch.as_tensor(ids)].double().mean(0) for ids in token_ids]).float()
 
 
+def rescaled(rows: Float[Tensor, "tokens dim"], trained: Float[Tensor, "text dim"]) -> Float[Tensor, "tokens dim"]:
+    """Each row's direction at the median norm of trained rows: means of many rows are short, and a short row is a faint token.
+
+    Raises:
+        InputError: a row is zero.
+    Source: NVIDIA Nemotron tokenizer_extension (2026), subword mean with correction to the median norm.
+    """
+    lengths = torch.linalg.vector_norm(rows.double(), dim=1, keepdim=True)
+    if not bool((lengths > 0).all()):
+        raise InputError(
+            "a new row starts at zero and has no direction to rescale: start it otherwise, or leave norm as it is"
+        )
+    target = torch.linalg.vector_norm(trained.double(), dim=1).median()
+    return (rows.double() / lengths * target).float()
+
+
 def codebook(
     codebooks: Float[Tensor, "tokens code"], described: Float[Tensor, "tokens dim"], *, ridge: float = 1e-2
 ) -> Float[Tensor, "tokens dim"]:

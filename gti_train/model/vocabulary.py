@@ -89,6 +89,7 @@ def extend(
     return ids
 
 
+NORMS = ("own", "text")
 INITS = ("mean", "random", "gaussian", "transformers-default", "description", "codebook")
 
 
@@ -103,8 +104,10 @@ def start_rows(
     codebooks: Tensor | None = None,
     sigma: float | None = None,
     share: float = 1.0,
+    norm: str = "own",
 ) -> Tensor:
-    """Rows for `count` new tokens of one matrix, by the statistics of its own `trained` rows.
+    """Rows for `count` new tokens of one matrix, by the statistics of its own `trained` rows; `norm` "text" rescales each row
+    to their median norm.
 
     Raises:
         InputError: an unknown `init`, or one that lacks its descriptions or codebooks; an infinite spread.
@@ -118,7 +121,13 @@ def start_rows(
         raise InputError(f"init {init!r} needs descriptions: give a text for each new token")
     if init == "codebook" and codebooks is None:
         raise InputError("init 'codebook' needs codebooks: give one vector for each new token")
+    if norm not in NORMS:
+        raise InputError(f"norm {norm!r} is unknown: use one of {', '.join(NORMS)}")
     rows = matrix[trained]
+    if norm == "text":
+        plain = start_rows(matrix, trained=trained, count=count, init=init, generator=generator, described=described,
+                           codebooks=codebooks, sigma=sigma, share=share)  # fmt: skip
+        return initialisers.rescaled(plain, rows)
     if init == "mean":
         return initialisers.mean(rows, count)
     if init == "random":
@@ -146,6 +155,7 @@ def extend_checkpoint(
     dtype: str | torch.dtype | None = None,
     sigma: float | None = None,
     share: float = 1.0,
+    norm: str = "own",
 ) -> Sidecar:
     """Write the model at `source`, extended by `tokens` started as `init` says, to the directory `out`.
 
@@ -153,7 +163,7 @@ def extend_checkpoint(
     for RSA, `counts` (how many items carry each token) in gti.json.
     `descriptions` (the texts that describe each token) serve the starts `description` and `codebook`. Input
     rows start from the input matrix, output rows of an untied head from the output matrix. `sigma` is for a random
-    start, `share` for a gaussian one. Weights are written as `dtype`, or else as they are stored (see
+    start, `share` for a gaussian one; `norm` "text" brings every new row to the median norm of the trained rows of its matrix. Weights are written as `dtype`, or else as they are stored (see
     `load_language_model`).
 
     Raises:
@@ -174,7 +184,7 @@ def extend_checkpoint(
             texts = [" ".join(descriptions.get(token, ())) for token in tokens]
             described = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         start = partial(start_rows, trained=trained, count=len(ids), init=init, generator=generator)
-        start = partial(start, described=described, codebooks=codebooks, sigma=sigma, share=share)
+        start = partial(start, described=described, codebooks=codebooks, sigma=sigma, share=share, norm=norm)
         rows = {name: start(weight.data) for name, weight in matrices(model).items()}
         write_rows(model, ids, rows)
         carried = None if counts is None else [int(count) for count in counts]

@@ -93,6 +93,7 @@ def _part(analyses: Sequence[Analysis], matrix: str, lists: Lists) -> dict[str, 
         "scan": scan.section(shown[0].body["scan"], role=matrix)
         if len(shown) == 1 and shown[0].body.get("scan")
         else "",
+        "hubs": [(view.name, text) for view in shown if (text := tables.hubs(view))],
         "neighbours": [table for view in shown if (table := neighbours(view))],
         "size": _size(shown[0]) if len({tuple(_size(view)) for view in shown}) == 1 else [],
     }

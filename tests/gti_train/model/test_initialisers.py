@@ -72,3 +72,31 @@ def test_codebook_finds_a_linear_map_and_keeps_the_mean():
 def test_identical_codes_give_the_mean_description():
     rows = initialisers.codebook(torch.ones(5, 3), TRAINED[:5])
     torch.testing.assert_close(rows, TRAINED[:5].mean(0).expand(5, -1))
+
+
+def test_rescaled_rows_have_the_median_norm_and_their_own_direction():
+    generator = torch.Generator().manual_seed(0)
+    trained, rows = torch.randn(101, 8, generator=generator), 0.01 * torch.randn(5, 8, generator=generator)
+    found = initialisers.rescaled(rows, trained)
+    assert torch.allclose(found.norm(dim=1), trained.norm(dim=1).median().expand(5))
+    assert torch.allclose(torch.cosine_similarity(found, rows), torch.ones(5))
+    with pytest.raises(InputError, match="starts at zero"):
+        initialisers.rescaled(torch.zeros(1, 8), trained)
+
+
+def test_norm_text_rescales_any_start_and_other_norms_are_refused():
+    from gti_train.model.vocabulary import start_rows
+
+    matrix = torch.randn(50, 8, generator=torch.Generator().manual_seed(1))
+    options = {
+        "trained": torch.arange(40),
+        "count": 2,
+        "init": "description",
+        "generator": torch.Generator(),
+        "described": [[1, 2], [3]],
+    }
+    plain, text = (start_rows(matrix, **options, norm=norm) for norm in ("own", "text"))
+    assert torch.allclose(torch.cosine_similarity(plain, text), torch.ones(2))
+    assert torch.allclose(text.norm(dim=1), matrix[:40].norm(dim=1).median().expand(2))
+    with pytest.raises(InputError, match="norm 'median' is unknown"):
+        start_rows(matrix, **options, norm="median")
