@@ -32,7 +32,7 @@ def read_vocabulary(folder: Folder, *, stem: str | None = None) -> tuple[Vocabul
         try:
             found = _parsed(folder.root, name, content, parse)
             if found is not None:
-                tokens, source = _possible(found, f"{folder.root}/{name}"), name
+                tokens, source = dict(_possible(found, f"{folder.root}/{name}")), name
                 break
         except InputError as error:
             notes.append(f"{error}: its tokens are not known")
@@ -42,8 +42,8 @@ def read_vocabulary(folder: Folder, *, stem: str | None = None) -> tuple[Vocabul
         return None, tuple(dict.fromkeys(notes))
     tokens |= added
     specials = frozenset(id for id, token in tokens.items() if token in special)
-    found = build(tokens, added=added, special=specials, source=source or "added tokens", where=folder.root)
-    return found, tuple(dict.fromkeys(notes))
+    made = build(tokens, added=added, special=specials, source=source or "added tokens", where=folder.root)
+    return made, tuple(dict.fromkeys(notes))
 
 
 def build(
