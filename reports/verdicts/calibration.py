@@ -231,7 +231,7 @@ def page(found: dict[str, dict[str, list[int]]]) -> str:
         "`python reports/verdicts/calibration.py`. Groups of three levels called healthy, of so many draws: by raw RSA over all codes",
         "with two levels at 0.05 (*before*), and by the rule as it is (*now*); the same draws, 999 shuffles each.",
         "",
-        "One in 60 draws is more than 1 %, and no more than luck: 60 draws cannot tell 1 % from 0. *Counts in both* (every row and vector",
+        "60 draws of a cell cannot tell 1 % from 0 or 5: one pass is already 1.7 %. *Counts in both* (every row and vector",
         "has a share of one direction, in proportion to the log count) is the hardest case that we know: holding counts constant takes out",
         "most of it, not all. Strength² of a row's square length is planted, the rest is a word.",
         "",
