@@ -13,13 +13,14 @@ from . import (
     evaluate,
     fine_tuning,
     items,
+    probe,
     repair,
     sids,
     tokens,
 )  # they register their commands on the application
 from .app import app
 
-__all__ = ["app", "catalogue", "demo", "evaluate", "fine_tuning", "items", "main", "repair", "sids", "tokens"]
+__all__ = ["app", "catalogue", "demo", "evaluate", "fine_tuning", "items", "main", "probe", "repair", "sids", "tokens"]
 
 
 def main() -> None:
