@@ -63,3 +63,9 @@ def test_the_drawing_shows_one_row_and_the_gap():
 def test_the_axis_of_any_range_has_ticks_inside_it(low, high):
     made = norms.drawing({"median": 10**low, "gaps": {}, "histogram": {"log10_edges": [low, high], "counts": [5]}})
     assert 1 <= len(made.ticks) <= norms.MOST_TICKS and all(0 <= at <= made.width for at, _ in made.ticks)
+
+
+def test_every_kind_has_a_page():
+    from gti_diag.render.explain import explanations
+
+    assert set(KINDS) <= set(explanations()) and all(explanations()[kind].title == words.TITLES[kind] for kind in KINDS)
