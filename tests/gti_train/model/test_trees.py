@@ -9,9 +9,11 @@ from transformers import AutoModelForCausalLM
 
 from gti_diag.errors import InputError
 from gti_train.model.loading import load_language_model
+from gti_train.model.sequences import Example, encode
 from gti_train.model.tree_passes import APART, BY_TYPE, ONE, Way, find_way, tree_loss
 from gti_train.model.trees import TokenTree, alike, node_count
 from tests.conftest import tiny_config
+from tests.gti_train.grounding.grounding_cases import reference_loss as loss_of_answers
 from tests.gti_train.grounding.test_grounding import UNUSUAL
 from tests.gti_train.model.test_new_rows import FAMILIES
 
@@ -172,3 +174,20 @@ def test_bad_sequences_are_refused():
     with pytest.raises(InputError, match="sequence 0 of 2 tokens has no target"):
         TokenTree.grow([[1, 2]], answers=[0])
     assert alike([1, 2, 3], [1, 2, 4, 5]) == 2
+
+
+@pytest.mark.slow
+def test_a_real_model_of_thirty_layers_is_exact(smollm2):
+    model, tokenizer = load_language_model(smollm2, dtype="float32")
+    question = "Which item comes next, after these? a red kettle, a lamp"
+    asked = {question: "a tent", f"{question}, a tent": "shoes for long roads"}
+    told = [encode(Example(q, a, "next", a), tokenizer, new=(), max_tokens=200) for q, a in asked.items()]
+    tree = TokenTree.grow([s.ids for s in told], answers=[s.answer for s in told])
+    way = find_way(model, [s.ids for s in told])
+    model.requires_grad_(True)
+    loss, found = losses_and_gradients(model, tree_loss(model, tree, way))
+    model.set_attn_implementation("eager")
+    expected, gradients = losses_and_gradients(model, loss_of_answers(model, told))
+    assert loss == pytest.approx(expected, rel=1e-5)
+    apart = sum(float((a - b).norm()) ** 2 for a, b in zip(found, gradients, strict=True)) ** 0.5
+    assert apart < 1e-5 * sum(float(b.norm()) ** 2 for b in gradients) ** 0.5
