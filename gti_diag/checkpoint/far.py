@@ -204,7 +204,14 @@ def _url(url: str) -> tuple[Folder, str | None]:
     import fsspec
 
     try:
-        fs, path = fsspec.core.url_to_fs(url)
+        if url.startswith(("http://", "https://")):
+            from .http import CountedHTTP
+
+            fs, path = CountedHTTP(), url
+        else:
+            fs, path = fsspec.core.url_to_fs(url)
+    except InputError:
+        raise
     except ImportError as error:
         raise bad(url, f"needs a package that is not installed ({error})") from error
     except Exception as error:  # unknown protocols and bad addresses, each in its own way
@@ -229,6 +236,8 @@ def _reach(fs: Any, path: str, url: str) -> None:
         fs.cat_file(path, start=0, end=1)
     except FileNotFoundError:
         return
+    except InputError:
+        raise
     except Exception as error:  # every store has its own exceptions
         raise bad(url, f"cannot be reached ({' '.join(str(error).split())[:200]})") from error
 
@@ -236,6 +245,8 @@ def _reach(fs: Any, path: str, url: str) -> None:
 def _is_file(fs: Any, path: str) -> bool:
     try:
         return fs.isfile(path)
+    except InputError:  # too slow to be asked again
+        raise
     except Exception:  # a store that denies the question: the listing that follows will say why
         return False
 

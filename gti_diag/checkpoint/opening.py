@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from .records import Checkpoint, Matrix, Vocabulary, bad
 from .satellites import extended
 from .tokenizer_files import TokenizerFiles
 from .vocabulary import read_vocabulary
+
+ADDRESS = re.compile(r"[A-Za-z][\w+.-]*:(//|:)")
 
 
 def open_checkpoint(path: str | Path, *, tensor: str | None = None, base: Checkpoint | None = None) -> Checkpoint:
@@ -214,6 +217,13 @@ def _base(
         raise bad(
             path, f"is an adapter whose base {name!r} leads back to it", "set base_model_name_or_path to the model"
         )
+    if ADDRESS.search(name):  # a checkpoint may not say where this machine asks
+        if stand_in is not None:
+            return stand_in, (
+                f"the adapter's base is the address {name}, which is not followed: read on {stand_in.path}",
+            )
+        raise bad(path, f"names its base by the address {name!r}, which is not followed from inside a checkpoint",
+                  "give the base yourself with --base")  # fmt: skip
     beside = Path(home, name)
     revision = config.get("revision")
     named = f"{name}@{revision}" if revision and not Path(name).exists() else name

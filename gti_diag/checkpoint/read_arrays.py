@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import math
 import re
 import zipfile
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
 
 from gti_diag.errors import InputError
+from gti_diag.foreign.limits import DESCRIPTION
 
-from .lazy import kind_of, torch
-from .places import SMALL_FILE, Folder, Window, present
+from .lazy import torch
+from .places import Folder, Window, present
 from .ranges import stored_rows
 from .records import Matrix, Vocabulary, bad
 from .vocabulary import build
@@ -73,7 +77,17 @@ def npz_tokens(folder: Folder, file: str) -> Vocabulary | None:
     """The token strings, if the archive has a one-dimensional array of strings."""
     with _archive(folder, file) as archive:
         for member in archive.infolist():
-            if _is_text(archive, member) and member.file_size < SMALL_FILE:
+            if _is_text(archive, member):
+                with archive.open(member) as opened:
+                    shape, _, dtype = _header(opened, f"{folder.root}/{file}")
+                # Once as an array, once as strings of Python's.
+                if (
+                    2 * member.file_size + 90 * math.prod(shape) > DESCRIPTION
+                    or dtype.itemsize * math.prod(shape) > member.file_size
+                ):
+                    raise bad(
+                        f"{folder.root}/{file}", f"{member.filename!r} claims {math.prod(shape):,} token strings", AGAIN
+                    )
                 array = npy.read_array(io.BytesIO(archive.read(member)), allow_pickle=False)
                 if array.ndim == 1:
                     found = dict(enumerate(array.astype(str).tolist()))
@@ -90,20 +104,29 @@ LARGEST_INFLATED = 8 << 30
 
 
 def _inflated(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str, name: str) -> Matrix:
+    """A compressed array: its header now, all of it when a row is first asked for."""
     if member.file_size > LARGEST_INFLATED:
         raise bad(where, f"member {name!r} inflates to {member.file_size:,} bytes", "save it with numpy.savez")
-    try:
-        array = npy.read_array(io.BytesIO(archive.read(member)), allow_pickle=False)
-    except Exception as error:  # zlib, zipfile and the header parser, with all their errors
-        raise bad(where, f"member {name!r} is not a readable array ({error})", AGAIN) from error
-    tensor = _tensor(array, where)
-    return Matrix(name=name, shape=tuple(tensor.shape), kind=kind_of(tensor.dtype), fetch=lambda ids: tensor[ids])
+    with archive.open(member) as opened:
+        shape, _, dtype = _header(opened, where)
+    if dtype.type not in KINDS:
+        raise bad(where, f"holds an array of type {dtype}", "numbers are needed")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > member.file_size:
+        raise bad(
+            where, f"claims shape {shape} but inflates to {member.file_size:,} bytes", f"it is truncated: {AGAIN}"
+        )
+    file = archive.fp
 
+    @functools.cache
+    def tensor() -> torch.Tensor:
+        try:
+            with zipfile.ZipFile(file) as again:  # type: ignore[arg-type]
+                array = npy.read_array(io.BytesIO(again.read(member)), allow_pickle=False)
+        except Exception as error:  # zlib, zipfile and the header parser, with all their errors
+            raise bad(where, f"member {name!r} is not a readable array ({error})", AGAIN) from error
+        return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))))
 
-def _tensor(array: np.ndarray, where: str) -> torch.Tensor:
-    if array.dtype.type not in KINDS:
-        raise bad(where, f"holds an array of type {array.dtype}", "numbers are needed")
-    return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))))
+    return Matrix(name=name, shape=shape, kind=KINDS[dtype.type], fetch=lambda ids: tensor()[ids])
 
 
 def _local_header(folder: Folder, file: str, offset: int) -> int:
@@ -118,16 +141,21 @@ KINDS = {
 }  # fmt: skip
 
 
-def _array(folder: Folder, file: str, window: Window, *, name: str, start: int) -> Matrix:
-    where = f"{folder.root}/{file}"
+def _header(opened: Any, where: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and type of an array, from its beginning."""
     try:
-        version = npy.read_magic(window)
+        version = npy.read_magic(opened)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, columns_first, dtype = read(window)  # type: ignore[arg-type]
+        return read(opened)
     except InputError:
         raise
     except Exception as error:  # the header is a Python literal, read by tokenizer and parser, with all their errors
         raise bad(where, f"is not a readable array ({str(error)[:100] or type(error).__name__})", AGAIN) from error
+
+
+def _array(folder: Folder, file: str, window: Window, *, name: str, start: int) -> Matrix:
+    where = f"{folder.root}/{file}"
+    shape, columns_first, dtype = _header(window, where)
     if dtype.type not in KINDS or not dtype.isnative:
         raise bad(where, f"holds an array of type {dtype}", "save it as native float32 or float64")
     if columns_first and len(shape) > 1:

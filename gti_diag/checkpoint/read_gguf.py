@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from gti_diag.foreign.limits import DESCRIPTION
+
 from .lazy import Tensor, torch
 from .places import Folder, present
 from .ranges import stored_rows
@@ -33,6 +35,7 @@ class Cursor:
         self.folder, self.file = folder, file
         self.where, self.size = f"{folder.root}/{file}", present(folder, file)
         self.at, self.start, self.data = 0, 0, b""
+        self.left = DESCRIPTION  # bytes that its values may take in memory
 
     def need(self, count: int) -> None:
         if count > self.size - self.at:
@@ -41,6 +44,9 @@ class Cursor:
 
     def take(self, count: int) -> bytes:
         self.need(count)
+        self.left -= 80 + 2 * count
+        if self.left < 0:
+            raise bad(self.where, f"its header takes more than {DESCRIPTION:,} bytes of memory", "it is no model")
         if self.at + count > self.start + len(self.data):
             self.start = self.at
             stop = min(self.size, self.at + max(count, WINDOW))
@@ -65,7 +71,7 @@ class Cursor:
         inner, count = self.number("I"), self.number("Q")
         if inner in SCALARS:
             code = SCALARS[inner]
-            self.need(count * struct.calcsize("<" + code))
+            self.left -= 40 * count
             return list(struct.unpack(f"<{count}{code}", self.take(count * struct.calcsize("<" + code))))
         self.need(count * 8)  # every string and array begins with a length
         return [self.value(inner, depth + 1) for _ in range(count)]

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 MARKS = {"\n": "↵", "\t": "⇥", "\r": "␍"}
-SCHEME = r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,20}://"
+SCHEME = r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,20}:/{1,2}"  # one slash: what a path makes of two
 PASSWORD = re.compile(rf"({SCHEME}[^\s/?#:@]*):[^\s/?#]*@", re.IGNORECASE)
-TOKEN_AS_USER = re.compile(r"(?<![a-z0-9+.-])(https?://)[^\s/?#:@]+@", re.IGNORECASE)
+TOKEN_AS_USER = re.compile(r"(?<![a-z0-9+.-])(https?:/{1,2})[^\s/?#:@]+@", re.IGNORECASE)
 # Presigned addresses carry their key in the query: X-Amz-Signature, sig, access_token, …
 QUERY = re.compile(
     r"([?&;][\w.-]{0,40}(?:sig|signature|token|secret|password|credential|api_?key|access_?key(?:_?id)?)=)[^&;#\s]+",
@@ -45,7 +45,7 @@ NUMBERS = {float, int, bool, type(None)}
 
 def without_secrets(text: str) -> str:
     """`text` with *** for passwords in addresses, and for signatures and tokens in their queries."""
-    if "://" not in text:
+    if ":/" not in text:
         return text
     hidden = PASSWORD.sub(rf"\1:{HIDDEN}@", text)
     return QUERY.sub(rf"\1{HIDDEN}", TOKEN_AS_USER.sub(rf"\1{HIDDEN}@", hidden))

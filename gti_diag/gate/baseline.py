@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gti_diag.analysis.reference import load_reference
+from gti_diag.document import canonical
 from gti_diag.errors import InputError
 from gti_diag.files import write_text
 from gti_diag.foreign.json_text import parse_json, writable
@@ -73,7 +74,7 @@ def _reference_digest(path: str, tokens: Sequence[str]) -> str | None:
 
 def write_baseline(analysis: Mapping[str, Any], path: str | Path) -> Path:
     """Write `baseline(analysis)` as JSON with sorted keys and one measure a line."""
-    return write_text(path, writable(_dump(baseline(analysis))) + "\n")
+    return write_text(path, writable(_dump(canonical(baseline(analysis)))) + "\n")
 
 
 def _dump(value: Any, indent: str = "") -> str:

@@ -108,7 +108,7 @@ def _uri(checkpoint: str) -> str:
     """Relative to the working folder, as code scanning wants it, where the checkpoint lies below it."""
     path = Path(checkpoint)
     if "://" in checkpoint or not path.exists():
-        return quote(without_secrets(checkpoint), safe=":/?&=#@*%+", errors="surrogateescape")
+        return quote(without_secrets(checkpoint), safe=":/?&=#@*%+", errors="surrogatepass")
     full = path.resolve()
     below = full.is_relative_to(Path.cwd())
     return quote(os.fsencode(full.relative_to(Path.cwd()).as_posix())) if below else full.as_uri()

@@ -18,6 +18,7 @@ from .sizes import Alarm, alarms, rowless
 from .unused import SPECIAL, never_trained, reserved
 
 RANGES = re.compile(r"\d+(:\d+)?(,\d+(:\d+)?)*")
+MOST_NAMED = 2_000_000  # rows: a description of more would take gigabytes
 ROUND = (8, 100)  # vocabularies are padded to multiples of 8, 64, 128, …, or to round numbers
 
 
@@ -97,6 +98,9 @@ def partition(
     """
     matrix = checkpoint.matrices["input"]
     rows = matrix.shape[0]
+    if not scan and rows > MOST_NAMED:
+        raise bad(checkpoint.path, f"has {rows:,} rows in {matrix.name!r}, too many to name (at most {MOST_NAMED:,})",
+                  "choose another matrix with --tensor, or analyze it")  # fmt: skip
     strings = display(checkpoint.vocabulary, rows)
     choice = _auto(checkpoint, base, rows) if new == "auto" else _selected(checkpoint, new, strings)
     chosen = {*choice.ids, *(id for ids in choice.others.values() for id in ids)}
