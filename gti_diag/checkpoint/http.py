@@ -21,12 +21,12 @@ CHUNK = 1 << 16
 
 
 def patience() -> float:
-    """Seconds to wait for a server: 30, or what GTI_TIMEOUT says.
+    """Seconds to wait for a server: 20, or what GTI_TIMEOUT says.
 
     Raises:
         InputError: GTI_TIMEOUT is no number of seconds.
     """
-    given = os.environ.get(TIMEOUT, "30")
+    given = os.environ.get(TIMEOUT, "20")
     try:
         seconds = float(given)
     except ValueError:
@@ -72,9 +72,9 @@ class CountedHTTP(HTTPFileSystem):
     async def _isfile(self, path: str) -> bool:
         try:
             return bool(await self._info(path))
-        except (asyncio.TimeoutError, TimeoutError) as error:
-            raise self._slow(path) from error
-        except Exception:  # whatever a server says that is not "here it is"
+        except Exception as error:  # whatever a server says that is not "here it is"
+            if isinstance(error.__cause__ or error, (asyncio.TimeoutError, TimeoutError)):
+                raise self._slow(path) from error
             return False
 
     def _slow(self, url: str) -> InputError:

@@ -10,7 +10,8 @@ from gti_diag.errors import InputError, bad
 from .limits import DESCRIPTION, json_weight
 
 LONGEST_NUMBER = 64  # digits; tokenizers write 10^30 for "no limit"
-SURROGATE = re.compile("[\ud800-\udfff]")
+# What JSON may hold as it is, and UTF-8 cannot (half characters), or a terminal obeys, or `splitlines` takes for the end of a line.
+UNSAFE = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def parse_json(data: bytes, where: object, *, finite: bool = False) -> Any:
@@ -62,5 +63,5 @@ def parse_json(data: bytes, where: object, *, finite: bool = False) -> Any:
 
 
 def writable(text: str) -> str:
-    r"""JSON text that UTF-8 can hold: half a character (a lone surrogate, legal in JSON) as its escape, `\ud800`."""
-    return SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    r"""JSON text that UTF-8 can hold and a terminal can print: half a character (legal in JSON) as its escape, `\ud800`."""
+    return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

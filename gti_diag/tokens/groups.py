@@ -218,7 +218,7 @@ def _ranges(checkpoint: Checkpoint, selector: str, rows: int) -> _Choice:
 
 def _listed(checkpoint: Checkpoint, file: Path, strings: list[str]) -> _Choice:
     try:
-        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line]
+        lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line]
     except (OSError, UnicodeDecodeError) as error:
         raise bad(f"--new @{file}", f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
     raw = checkpoint.vocabulary.tokens if checkpoint.vocabulary is not None else ()

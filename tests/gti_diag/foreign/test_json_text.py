@@ -68,9 +68,9 @@ def test_a_text_that_would_fill_the_memory_is_refused_before_it_does():
 
 
 def test_half_characters_are_written_as_escapes():
-    text = writable(json.dumps(["\ud800x", "é"], ensure_ascii=False))
-    assert text == '["\\ud800x", "é"]'
-    assert json.loads(text.encode()) == ["\ud800x", "é"]
+    text = writable(json.dumps(["\ud800x", "é", "a\u2028b\x9b\u202e"], ensure_ascii=False))
+    assert text == '["\\ud800x", "é", "a\\u2028b\\u009b\\u202e"]'
+    assert json.loads(text.encode()) == ["\ud800x", "é", "a\u2028b\x9b\u202e"]
 
 
 def test_no_more_of_a_file_is_read_than_it_may_hold(tmp_path):
