@@ -30,6 +30,7 @@ def probe(
     from gti_train.grounding import probe as asking
     from gti_train.grounding.repair import read_descriptions, read_scan
     from gti_train.model.loading import load_language_model
+    from gti_train.model.matrices import matrices
 
     if ids is not None and scan is not None:
         raise InputError("--ids and --scan both say which tokens: give one of them")
@@ -40,7 +41,7 @@ def probe(
         chosen = sorted({id for m in found for f in m["findings"] for id in f["ids"] if id not in f["padding"]})
     model, tokenizer = load_language_model(checkpoint)
     wanted = chosen if chosen is not None else _new(checkpoint)
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = len(matrices(model)["input"])
     if not wanted or max(wanted) >= rows:
         raise InputError(
             f"{checkpoint}: no token to probe"
