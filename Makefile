@@ -35,6 +35,7 @@ lint: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	$(VENV)/bin/python reports/fuzz/run.py
+	$(VENV)/bin/python reports/fuzz/forms.py
 
 benchmarks: $(VENV)/.dev
 	$(VENV)/bin/python reports/benchmarks/diagnostics.py

@@ -208,7 +208,7 @@ class Reason(Open):
 
 
 class Verdict(Open):
-    label: Literal["collapsed", "degenerate", "unstructured", "healthy"] | None
+    label: str | None
     reasons: list[Reason] = []
     advice: str | None = None
 
