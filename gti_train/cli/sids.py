@@ -1,11 +1,13 @@
 """gti-train sids: from a catalogue to semantic IDs."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from gti_diag.cli.bundles import unfolded
 from gti_diag.cli.shell import say
 from gti_diag.errors import InputError
 
@@ -14,22 +16,26 @@ from .options import Columns, Dimensions, Encoder, LayoutName, Out, Quiet, Seed,
 from .progress import share_bar
 
 
-@app.command(epilog="Example: gti-train sids shop/ --out shop/sids --quantiser rq-vae --codes 256,256,256,256")
-def sids(
-    source: Annotated[
-        Path | None, typer.Argument(metavar="ITEMS", help="items.jsonl, or whatever `catalogue` reads.")
-    ] = None,
-    out: Out = Path("sids"),
-    encoder: Encoder = "lsa",
-    dimensions: Dimensions = 64,
+@dataclass(frozen=True)
+class Vectors:
+    """What items are told apart by."""
+
+    encoder: Encoder = "lsa"
+    dimensions: Dimensions = 64
+
+
+@dataclass(frozen=True)
+class Codes:
+    """How vectors become codes."""
+
     quantiser: Annotated[
         str,
         typer.Option(
             metavar="NAME",
             help="residual-kmeans | faiss-kmeans | balanced-kmeans | product | fsq | rq-vae (the paper's; slower).",
         ),
-    ] = "residual-kmeans",
-    codes: Annotated[str, typer.Option(metavar="N,N,…", help="Codes on each level, coarse to fine.")] = "48,24,24",
+    ] = "residual-kmeans"
+    codes: Annotated[str, typer.Option(metavar="N,N,…", help="Codes on each level, coarse to fine.")] = "48,24,24"
     unique: Annotated[
         str,
         typer.Option(
@@ -37,36 +43,72 @@ def sids(
             help="One item a code: by the cheapest other last code, the same after evening out the last level, "
             "or by a level more that only counts.",
         ),
-    ] = "assign",
+    ] = "assign"
     codes_from: Annotated[
         Path | None, typer.Option(help="Take codes from here instead: codes.json, X.index.json, info.txt, sids.json.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of rq-vae.")] = None,
+    ] = None
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of rq-vae.")] = None
+    seed: Seed = 0
+
+    def settings(self) -> dict[str, Any]:
+        """The quantiser's own."""
+        return {} if self.epochs is None else {"epochs": self.epochs}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Whether codes are any good."""
+
     report: Annotated[
         bool, typer.Option("--report", help="Judge the codes: quality.json, .md, .html and figures in OUT.")
-    ] = False,
+    ] = False
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(
             metavar="A B", help="Make nothing: judge two mappings side by side, and what changes between them."
         ),
-    ] = None,
+    ] = None
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Past one machine."""
+
     cluster: Annotated[
         bool,
         typer.Option(
             "--cluster", help="ITEMS is a folder of Parquet shards (item_id, row, vector): map them with Ray."
         ),
-    ] = False,
-    sample: Annotated[
-        int, typer.Option(min=2, help="With --cluster: vectors that the codebooks are fitted on.")
-    ] = 200_000,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="With --cluster, without RAY_ADDRESS: local workers.")
+    ] = False
+    sample: Annotated[int, typer.Option(min=2, help="With --cluster: vectors that the codebooks are fitted on.")] = (
+        200_000
+    )
+    workers: Annotated[int | None, typer.Option(min=1, help="With --cluster, without RAY_ADDRESS: local workers.")] = (
+        None
+    )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the catalogue is read."""
+
+    layout: LayoutName = None
+    columns: Columns = ""
+    skip_bad: SkipBad = False
+
+
+@app.command(epilog="Example: gti-train sids shop/ --out shop/sids --quantiser rq-vae --codes 256,256,256,256")
+@unfolded
+def sids(
+    vectors: Vectors,
+    codes: Codes,
+    judged: Judged,
+    workers: Workers,
+    reading: Reading,
+    source: Annotated[
+        Path | None, typer.Argument(metavar="ITEMS", help="items.jsonl, or whatever `catalogue` reads.")
     ] = None,
-    layout: LayoutName = None,
-    columns: Columns = "",
-    skip_bad: SkipBad = False,
-    seed: Seed = 0,
+    out: Out = Path("sids"),
     quiet: Quiet = False,
 ) -> None:
     """Turn item texts into semantic IDs, from coarse to fine, every item with a code of its own.
@@ -74,78 +116,83 @@ def sids(
     The same seed gives the same codes, whatever the number of threads and the order of the items. Histories beside the
     items are used by --report alone, to judge whether neighbours in code are chosen together.
     """
-    from gti_train.catalogue.reading import open_catalogue
-    from gti_train.semantic_ids.making import Wanted, make
-
-    if source is None and compare is None:
+    if source is None and judged.compare is None:
         raise InputError("name the items: gti-train sids ITEMS --out DIR (or two mappings: --compare A B)")
-    settings: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
-    if cluster and source is not None:
-        fitting = {"quantiser": quantiser, "sizes": code_sizes(codes), "seed": seed, **settings}
-        _cluster(source, out, sample=sample, workers=workers, fitting=fitting, quiet=quiet)
+    if workers.cluster and source is not None:
+        _cluster(source, out, codes, workers, quiet=quiet)
         return
-    reading: dict[str, Any] = {"layout": layout, "columns": column_map(columns), "skip_bad": skip_bad}
-    catalogue = None if source is None else open_catalogue(source, **reading).catalogue
-    if compare is not None:
-        _compare(compare, catalogue, out, encoder=encoder, dimensions=dimensions, seed=seed, quiet=quiet)
-        return
-    assert catalogue is not None
+    catalogue = None if source is None else _opened(source, reading)
+    if judged.compare is not None:
+        _compare(judged.compare, catalogue, out, vectors, seed=codes.seed, quiet=quiet)
+    else:
+        _make(catalogue, out, vectors, codes, report=judged.report, quiet=quiet)
+
+
+def _opened(source: Path, reading: Reading) -> Any:
+    from gti_train.catalogue.reading import open_catalogue
+
+    columns = column_map(reading.columns)
+    return open_catalogue(source, layout=reading.layout, columns=columns, skip_bad=reading.skip_bad).catalogue
+
+
+def _make(catalogue: Any, out: Path, vectors: Vectors, codes: Codes, *, report: bool, quiet: bool) -> None:
+    """The codes, in OUT, and the report on them where it is asked for."""
+    from gti_train.semantic_ids.making import Wanted, make
+    from gti_train.semantic_ids.quality.report import Evidence, quality
+
     wanted = Wanted(
-        encoder=encoder,
-        dimensions=dimensions,
-        quantiser=quantiser,
-        sizes=code_sizes(codes),
-        unique=unique,
-        seed=seed,
-        settings=settings,
+        encoder=vectors.encoder,
+        dimensions=vectors.dimensions,
+        quantiser=codes.quantiser,
+        sizes=code_sizes(codes.codes),
+        unique=codes.unique,
+        seed=codes.seed,
+        settings=codes.settings(),
     )
     with share_bar(quiet) as progress:
-        made = make(catalogue, wanted, out, codes_from=codes_from, progress=progress)
+        made = make(catalogue, wanted, out, codes_from=codes.codes_from, progress=progress)
     if not quiet:
         _say(made.sids, out)
     if report:
-        from gti_train.semantic_ids.quality.report import Evidence, quality
+        evidence = Evidence(catalogue, made.vectors, made.quantiser)
+        _write([quality(made.sids, evidence, seed=codes.seed)], out, quiet=quiet)
 
-        _write([quality(made.sids, Evidence(catalogue, made.vectors, made.quantiser), seed=seed)], out, quiet=quiet)
 
-
-def _cluster(
-    shards: Path, out: Path, *, sample: int, workers: int | None, fitting: dict[str, Any], quiet: bool
-) -> None:
+def _cluster(shards: Path, out: Path, codes: Codes, workers: Workers, *, quiet: bool) -> None:
     """Codebooks from a sample, codes of all shards in OUT/codes, every item its own."""
-    from gti_train.semantic_ids import quantisers
     from gti_train.semantic_ids.cluster import cluster_codes
     from gti_train.semantic_ids.quantiser import save_quantiser
-    from gti_train.semantic_ids.shards import sample as drawn
-    from gti_train.semantic_ids.shards import shard_files
+    from gti_train.semantic_ids.quantisers import fit
+    from gti_train.semantic_ids.shards import sample, shard_files
 
+    sizes = code_sizes(codes.codes)
     with share_bar(quiet) as progress:
-        vectors = drawn(shard_files(shards), sample, seed=fitting["seed"])
-        made = quantisers.fit(vectors, progress=progress, **fitting).quantiser
+        rows = sample(shard_files(shards), workers.sample, seed=codes.seed)
+        options: dict[str, Any] = {"sizes": sizes, "seed": codes.seed, "progress": progress, **codes.settings()}
+        made = fit(rows, quantiser=codes.quantiser, **options).quantiser
     save_quantiser(made, out)
-    done = cluster_codes(shards, made, out / "codes", workers=workers)
+    done = cluster_codes(shards, made, out / "codes", workers=workers.workers)
     if not quiet:
-        say(
-            f"{done.items} items under {done.prefixes} prefixes, {done.moved_prefixes} moved to another: {out / 'codes'}"
-        )
+        moved = f"{done.moved_prefixes} moved to another"
+        say(f"{done.items} items under {done.prefixes} prefixes, {moved}: {out / 'codes'}")
         say(f"a worker holds batches of {done.batch_bytes / 1e6:.1f} MB, or the items of one prefix")
 
 
-def _compare(
-    pair: tuple[Path, Path], catalogue: Any, out: Path, *, encoder: str, dimensions: int, seed: int, quiet: bool
-) -> None:
+def _compare(pair: tuple[Path, Path], catalogue: Any, out: Path, vectors: Vectors, *, seed: int, quiet: bool) -> None:
     """Both reports and the churn, in OUT."""
     from gti_train.semantic_ids.quality.mappings import compare
     from gti_train.semantic_ids.vectors import text_vectors
 
     def encode(texts: Sequence[str]) -> Any:
-        return text_vectors(texts, encoder=encoder, dimensions=dimensions, seed=seed, cache=out / "vectors")
+        options: dict[str, Any] = {"encoder": vectors.encoder, "dimensions": vectors.dimensions, "seed": seed}
+        return text_vectors(texts, **options, cache=out / "vectors")
 
     reports, churn = compare(*pair, catalogue, encode, seed=seed)
     _write(reports, out, quiet=quiet, churn=churn)
 
 
 def _write(reports: list[dict[str, Any]], out: Path, *, quiet: bool, churn: dict[str, Any] | None = None) -> None:
+    """The report's files, and its verdicts in words."""
     from gti_diag.render.sids import words, write
 
     write(reports, out, churn=churn)
