@@ -56,6 +56,7 @@ def evaluate(
     users: Annotated[
         int | None, typer.Option(min=1, help="Judge by the first so many users.", show_default="all")
     ] = None,
+    history: Annotated[int, typer.Option(min=1, help="Most items of a history that are read, as in `sft`.")] = 20,
     compute: Annotated[str, typer.Option(metavar="float32|bfloat16", help="Type to compute in.")] = "float32",
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -82,7 +83,7 @@ def evaluate(
         "others": {str(path): read_values(path) for path in against or ()},
     }
     config = EvaluationConfig(
-        ks=cuts(k), beams=beams, exact=exact, scores=scores, gains=gains, part=part, exclude_seen=exclude_seen, most_users=users, seed=seed
+        ks=cuts(k), beams=beams, exact=exact, scores=scores, gains=gains, part=part, exclude_seen=exclude_seen, most_users=users, longest=history, seed=seed
     )  # fmt: skip
     with _users_bar(quiet) as progress:
         found, records = evaluate_checkpoint(

@@ -35,7 +35,7 @@ class EvaluationConfig:
 
     beams: prefixes kept on each level [default: the largest k]; exact keeps all. part: which held-out events, `test` or
     `valid`.
-    most_users: judge by the first so many; None: all.
+    most_users: judge by the first so many; None: all. longest: items of a history that are read, as in fine-tuning.
     """
 
     ks: tuple[int, ...] = (5, 10, 20)
@@ -46,6 +46,7 @@ class EvaluationConfig:
     part: str = "test"
     exclude_seen: bool = False
     most_users: int | None = None
+    longest: int = LONGEST
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -84,7 +85,7 @@ def evaluate_checkpoint(
     exclude = [set(history) for history in asked.histories] if config.exclude_seen else None
     lists = model_lists(
         decoder,
-        prompts(asked.histories, sids, tokenizer),
+        prompts([history[-config.longest :] for history in asked.histories], sids, tokenizer),
         max(config.ks),
         groups=groups,
         beams=config.beams,
@@ -109,7 +110,7 @@ def evaluate_checkpoint(
         "beams": config.beams or max(config.ks),
         "exact": config.exact,
     }
-    seen = {"exclude_seen": config.exclude_seen, "dtype": dtype, "seed": config.seed}
+    seen = {"history": config.longest, "exclude_seen": config.exclude_seen, "dtype": dtype, "seed": config.seed}
     return {"schema": 1, "checkpoint": str(source), **how, **seen, **found}, records(
         asked, lists, values, sids.item_ids
     )
@@ -118,9 +119,9 @@ def evaluate_checkpoint(
 def prompts(
     histories: Sequence[Sequence[int]], sids: SemanticIds, tokenizer: "PreTrainedTokenizerBase"
 ) -> list[list[int]]:
-    """The tokens of the question about each history, as fine-tuning asked it: its last items, in the first phrasing."""
+    """The tokens of the question about each history, as fine-tuning asked it in its first phrasing."""
     names = ["".join(sids.of(item)) for item in sids.item_ids]
-    return [prompt_ids(history_prompt([names[i] for i in history[-LONGEST:]]), tokenizer) for history in histories]
+    return [prompt_ids(history_prompt([names[i] for i in history]), tokenizer) for history in histories]
 
 
 def code_tokens(
