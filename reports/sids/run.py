@@ -83,6 +83,7 @@ def vector_quantize(vectors: Tensor) -> Fitted:
 
 METHODS: dict[str, Callable[[Tensor], Fitted]] = {
     "rq-vae": ours("rq-vae"),
+    "rq-vae, 80 epochs": ours("rq-vae", epochs=80, warm_epochs=25),
     "rq-vae, no dropout": ours("rq-vae", dropout=0.0),
     "residual-kmeans": ours("residual-kmeans"),
     "balanced-kmeans": ours("balanced-kmeans"),
