@@ -25,6 +25,7 @@ DELTA = (".token_adapter.trainable_tokens_delta", ".trainable_tokens_delta")
 LORA = ((".lora_embedding_A", ".lora_embedding_B"), (".lora_B.weight", ".lora_A.weight"))  # vocabulary first
 READ = {*COPY, *OWN, *PLAIN, *DELTA, *LORA[0], *LORA[1]}
 MERGE = "merge the adapter into its base first"
+PATIENCE = 2  # seconds for one pattern
 
 
 @dataclass(frozen=True)
@@ -74,15 +75,23 @@ class Adapter:
         alpha = self.config.get("lora_alpha")
         patterns = self.config.get("alpha_pattern")
         for pattern, value in patterns.items() if isinstance(patterns, Mapping) else ():
-            try:
-                if re.match(rf"(.*\.)?({pattern})$", module):
-                    alpha = value
-                    break
-            except re.error as error:
-                raise bad(self.where, f"has alpha_pattern {pattern!r}, no regular expression ({error})") from error
-        if not isinstance(alpha, (int, float)) or rank < 1:
+            if self._fits(pattern, module):
+                alpha = value
+                break
+        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not abs(alpha) < 1e30 or rank < 1:
             raise bad(self.where, f"has lora_alpha {alpha!r} and rank {rank}")
         return alpha / (rank**0.5 if self.config.get("use_rslora") else rank)
+
+    def _fits(self, pattern: str, module: str) -> bool:
+        import regex  # transformers brings it; unlike `re` it can be told to stop
+
+        try:
+            return regex.match(rf"(.*\.)?({pattern})$", module, timeout=PATIENCE) is not None
+        except regex.error as error:
+            raise bad(self.where, f"has alpha_pattern {pattern!r}, no regular expression ({error})") from error
+        except TimeoutError as error:
+            raise bad(self.where, f"has alpha_pattern {pattern!r}, which takes more than {PATIENCE} s to match",
+                      "write it without repetitions inside repetitions") from error  # fmt: skip
 
 
 def adapter(where: str, config: Mapping[str, Any], tensors: Mapping[str, Matrix]) -> Adapter:

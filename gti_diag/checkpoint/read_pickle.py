@@ -15,6 +15,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gti_diag.errors import InputError
@@ -98,7 +99,7 @@ def _tensors(window: Window, where: str, *, start: int, shape: tuple[int, ...] |
         if shape is not None and len(whole) == 1 and math.prod(shape) == whole[0]:
             whole = shape
         tensors[name] = _matrix(
-            folder, file, name=name, shape=whole, kind=tensor.kind, first=lambda at=located, by=first: start + at() + by
+            folder, file, name=name, shape=whole, kind=tensor.kind, first=partial(_begin, located, start + first)
         )
     if strided and not tensors:
         raise bad(where, f"tensor {strided[0]!r} is stored transposed or expanded", "save it again after .contiguous()")
@@ -108,6 +109,10 @@ def _tensors(window: Window, where: str, *, start: int, shape: tuple[int, ...] |
 def described(window: Window) -> Any:
     """The pickled object as plain values and inert records (call it under `told`)."""
     return _opened(window)[0]
+
+
+def _begin(located: Callable[[], int], offset: int) -> int:
+    return located() + offset
 
 
 # Where a storage lies (a lower bound), how many bytes it has, and a function that gives the place exactly.
@@ -191,7 +196,7 @@ def _old(window: Window, where: str) -> tuple[Any, Places]:
     for key in keys:
         window.seek(at)
         count = int.from_bytes(window.read(8), "little")
-        size = count * SIZES[kinds[key]]
+        size = count * SIZES[str(kinds[key])]
         if at + 8 + size > window.length:
             raise bad(where, f"its storage {key!r} ends beyond the file", f"it is truncated: {AGAIN}")
         spans[key] = at + 8, size

@@ -30,7 +30,7 @@ Items = Annotated[
 ]
 MatrixName = Annotated[str, typer.Option("--matrix", help="input | output | both (what exists, by default).")]
 Tensor = Annotated[str | None, typer.Option(help="Name of the embedding tensor, when the layout is unknown.")]
-Seed = Annotated[int, typer.Option(help="Seed of every sample, permutation and bootstrap.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31, help="Seed of every sample, permutation and bootstrap.")]
 Device = Annotated[str, typer.Option(help="auto | cpu | cuda.")]
 MaxMemory = Annotated[str, typer.Option(help="Memory to stay under, such as 2GB; large matrices are streamed.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table: files and exit code only.")]

@@ -36,7 +36,9 @@ SkipBad = Annotated[
 
 
 Out = Annotated[Path, typer.Option(help="Folder to write.")]
-Seed = Annotated[int, typer.Option(help="Seed of every random choice; the same seed gives the same result.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**31, help="Seed of every random choice; the same seed gives the same result.")
+]
 Encoder = Annotated[
     str,
     typer.Option(

@@ -77,7 +77,12 @@ def read_sidecar(folder: str | os.PathLike[str]) -> Sidecar:
         raise InputError(f"{path} is not there: name a checkpoint that `gti-train extend` wrote")
     place = LocalFolder(os.fspath(folder))
     found = read_checked(place, vocabulary=read_vocabulary(place)[0])
-    lacking = {"levels": levels_of(found["new_tokens"]), "init": "unknown", "seed": 0, "parent": "unknown"}
+    lacking: dict[str, Any] = {
+        "levels": levels_of(found["new_tokens"]),
+        "init": "unknown",
+        "seed": 0,
+        "parent": "unknown",
+    }
     return Sidecar(**lacking | {key: value for key, value in found.items() if value is not None})
 
 

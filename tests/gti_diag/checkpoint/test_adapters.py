@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gti_diag.checkpoint import open_checkpoint
+from gti_diag.checkpoint import open_checkpoint, read_adapter
 from gti_diag.errors import InputError
 from gti_diag.tokens.groups import partition
 
@@ -192,6 +192,19 @@ def test_a_method_that_is_not_read_is_refused(tmp_path, tail, module):
 def test_a_bias_of_the_head_changes_no_row(tmp_path):
     write_adapter(tmp_path, {"lm_head.bias": torch.ones(8)})
     assert "leaves the embedding as it is" in open_checkpoint(tmp_path / "adapter").notes[0]
+
+
+def test_an_alpha_pattern_that_never_ends_is_stopped(monkeypatch):
+    monkeypatch.setattr(read_adapter, "PATIENCE", 0.2)
+    evil = read_adapter.adapter("a", {"lora_alpha": 8, "alpha_pattern": {"((a|aa)+b)": 2}}, {})
+    with pytest.raises(InputError, match=r"takes more than 0\.2 s to match; write it without repetitions"):
+        evil.scale("model." + "a" * 60, 2)
+
+
+@pytest.mark.parametrize("alpha", [float("nan"), float("inf"), 10**400, True, "8", None])
+def test_an_alpha_is_a_finite_number(alpha):
+    with pytest.raises(InputError, match="has lora_alpha"):
+        read_adapter.adapter("a", {"lora_alpha": alpha}, {}).scale("embed", 2)
 
 
 def test_an_alpha_pattern_must_be_an_expression(tmp_path):

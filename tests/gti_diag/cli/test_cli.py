@@ -165,6 +165,13 @@ def test_bad_options_are_one_line_and_exit_2(run, tiny_lm, tmp_path, options, wo
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("seed", ["-1", str(2**70), "1.5"])
+def test_a_seed_is_a_small_whole_number(run, seed):
+    code, _, err = run("analyze", "x", "--seed", seed)
+    assert code == 2
+    assert "--seed" in err and "Traceback" not in err
+
+
 def test_a_reference_of_the_wrong_length_is_refused(run, tiny_lm, tmp_path):
     np.save(tmp_path / "r.npy", np.ones((3, 2)))
     found = run(
