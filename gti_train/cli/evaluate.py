@@ -127,8 +127,8 @@ def curves(
         written = gain_curves(arms, out, baseline=baseline)
     except Missing as error:
         raise InputError(f"nothing to draw: {error}") from error
-    for path in written:
-        typer.echo(path)
+    for figure in written:
+        typer.echo(figure)
 
 
 def cuts(text: str) -> tuple[int, ...]:

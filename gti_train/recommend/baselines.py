@@ -90,7 +90,7 @@ def transitions(training: Sequence[History], items: int, *, vectors: Float[Tenso
 
 def baselines(training: Sequence[History], vectors: Float[Tensor, "items dim"]) -> Mapping[str, Scorer]:
     """All of them by name."""
-    made = {
+    made: dict[str, Callable[..., Scorer]] = {
         "popularity": popularity,
         "repeat": repeat,
         "item-knn": item_knn,
