@@ -25,6 +25,7 @@ from cases import HARMLESS, LIMITS, REGRESSIONS, Case, Made, run, saved  # noqa:
 
 import gti_diag  # noqa: E402
 from gti_diag.gate import findings as gate  # noqa: E402
+from gti_diag.gate.baseline import baseline as make_baseline  # noqa: E402
 from gti_train.catalogue.world import product_world  # noqa: E402
 from gti_train.grounding.ground import GroundingConfig  # noqa: E402
 from gti_train.grounding.prompts import grounding_examples  # noqa: E402
@@ -147,7 +148,7 @@ def main() -> None:
     logging.disable(logging.INFO)
     made = prepare(options.work, options.items)
     good = gti_diag.diagnose(made.good)
-    usual, wide = gate.baseline(good), gate.baseline(gti_diag.diagnose(made.good32))
+    usual, wide = make_baseline(good), make_baseline(gti_diag.diagnose(made.good32))
     matrix = good["matrices"]["input"]
     results = {
         "model": "SmolLM2-135M-Instruct",
