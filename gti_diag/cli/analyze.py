@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from gti_diag.foreign import shown
 
@@ -32,7 +33,7 @@ def _measured(checkpoints: Sequence[str], settings: Settings, report: Report, *,
     from gti_diag.render.report import check_writable, write
 
     out = report.out or Path("gti-report") / name
-    look = {"formats": chosen(report.formats), "figures": chosen(report.figures), "style": report.style}
+    look: dict[str, Any] = {"formats": chosen(report.formats), "figures": chosen(report.figures), "style": report.style}
     check_writable(out, **look)
     with progress.bar(settings.quiet) as show:
         analyses = compare(

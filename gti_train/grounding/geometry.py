@@ -81,7 +81,7 @@ def _agreements(
         held = None if carried is None else carried[places]
         return agreement(rows[places], vectors[places], counts=held, levels=numbers[places]).value
 
-    found = {name: partial(value, known)}
+    found: dict[str, Callable[[], float]] = {name: partial(value, known)}
     for level in numbers.unique().tolist() if levels else ():
         found[f"{name}_level_{level}"] = partial(value, known[numbers[known] == level])
     return found

@@ -141,7 +141,7 @@ def _attentions(model: "PreTrainedModel", own: str) -> Iterator[Callable[["PreTr
 
 def _forked(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
     """The longest sequence, and a branch that leaves it half-way and goes on as another one does (or backwards)."""
-    longest = list(max(sequences, key=lambda s: len(s)))
+    longest = list(sequences[max(range(len(sequences)), key=lambda place: len(sequences[place]))])
     half = max(1, len(longest) // 2)
     others = [[*longest[:half], *s[half:]] for s in sequences if alike(s, longest) <= half < len(s)]
     backwards = [*longest[:half], *longest[half:][::-1], longest[0]]

@@ -26,6 +26,7 @@ SMALL = (
     "tokenizer_config.json",
     "gti.json",
     "codebooks.safetensors",
+    "item_means.safetensors",
 )
 
 
@@ -207,12 +208,13 @@ def token_order(made: Made, out: Path) -> None:
         tensors[name][torch.tensor(ids)] = rows[torch.tensor(ids)[order]]
 
     rewritten(made.good, out, change)
-    tokens, levels = ([content[key][place] for place in order] for key in ("new_tokens", "levels"))
-    (out / "gti.json").write_text(json.dumps({**content, "new_tokens": tokens, "levels": levels}))
-    books = load_file(made.good / "codebooks.safetensors")["codebooks"]
-    save_file({"codebooks": books[order].contiguous()}, out / "codebooks.safetensors")
+    moved = {key: [content[key][place] for place in order] for key in ("new_tokens", "levels", "counts")}
+    (out / "gti.json").write_text(json.dumps({**content, **moved}))
+    for name in ("codebooks", "item_means"):
+        vectors = load_file(made.good / f"{name}.safetensors")[name]
+        save_file({name: vectors[order].contiguous()}, out / f"{name}.safetensors")
     tokenizer = json.loads((out / "tokenizer.json").read_text())
-    place = dict(zip(tokens, ids, strict=True))
+    place = dict(zip(moved["new_tokens"], ids, strict=True))
     for entry in tokenizer["added_tokens"]:
         entry["id"] = place.get(entry["content"], entry["id"])
     tokenizer["added_tokens"].sort(key=lambda entry: entry["id"])

@@ -69,8 +69,8 @@ def judged(case: Case, made: Made, baselines: dict[str, dict], work: Path) -> di
     case.make(made, out)
     made_in = time.perf_counter() - began
     began = time.perf_counter()
-    analysis = gti_diag.diagnose(out, seed=case.seed, reference=made.good / "codebooks.safetensors"
-                                 if not (out / "codebooks.safetensors").exists() else None)  # fmt: skip
+    analysis = gti_diag.diagnose(out, seed=case.seed, reference=made.good / "item_means.safetensors"
+                                 if not (out / "item_means.safetensors").exists() else None)  # fmt: skip
     seconds = time.perf_counter() - began
     shutil.rmtree(out)
     matrix = analysis["matrices"]["input"]
