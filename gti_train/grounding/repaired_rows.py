@@ -89,7 +89,7 @@ def _id_of(checkpoint: Checkpoint, like: str | None, chosen: Plan) -> int:
 
 
 def _pieces(checkpoint: Checkpoint, id: int, descriptions: Mapping[str, str], damaged: frozenset[int]) -> Tensor:
-    """Ids of healthy tokens that spell what the token's description, or its own name, says."""
+    """Ids of healthy tokens that spell what the token's description, or its own name, says; " tea" may be spelt "tea"."""
     name = display(checkpoint.vocabulary, id + 1)[id]
     text = descriptions.get(name) or " ".join(WORD.findall(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)))
     encode = checkpoint.tokenizer.encoder
@@ -97,8 +97,10 @@ def _pieces(checkpoint: Checkpoint, id: int, descriptions: Mapping[str, str], da
         raise InputError(
             f"{checkpoint.path} has no tokenizer.json that works: descriptions cannot be read; use --rule mean"
         )
-    found = [piece for piece in encode(f" {text}") if piece != id and piece not in damaged] if text else []
-    if not found:
+    spellings = (f" {text}", text, text.capitalize(), text.upper()) if text else ()
+    read = ([piece for piece in encode(spelling) if piece != id and piece not in damaged] for spelling in spellings)
+    found = next((pieces for pieces in read if pieces), None)
+    if found is None:
         raise InputError(
             f"token {name!r} (id {id}) says nothing of itself: describe it in --descriptions, or use --rule mean"
         )

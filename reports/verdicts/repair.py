@@ -93,20 +93,25 @@ def main() -> None:
         *(tokenizer[f"Ġ{word}"] for word in ("kettle", "water", "tea", "table", "lamp", "desk", "minutes", "reading")),
     ]
     broken = damage(sound, work / "broken", ids)
-    results = {"sound": gradients(sound), "damaged": gradients(broken)}
-    for rule in ("head", "mean", "description"):
-        out = work / f"repaired-{rule}"
+    meant = {"<|im_start|>": "start of a message", "<|im_end|>": "end of a message"}
+    file = HERE / "repair.json"
+    results = json.loads(file.read_text()) if file.is_file() else {}
+
+    def folder(name: str) -> Path:
+        if name in ("sound", "damaged"):
+            return sound if name == "sound" else broken
+        out = work / name.replace(", ", "-")
         shutil.rmtree(out, ignore_errors=True)
-        repair(broken, out, rule=rule) if rule != "description" else repair(
-            broken,
-            out,
-            rule=rule,
-            descriptions={"<|im_start|>": "start of a message", "<|im_end|>": "end of a message"},
-        )
+        repair(broken, out, rule=name.removeprefix("repaired, "), descriptions=meant)
         left = [f["kind"] for f in gti_diag.scan(out)["matrices"]["input"]["findings"]]
-        results[f"repaired, {rule}"] = gradients(out)
-        print(rule, left, results[f"repaired, {rule}"][0], flush=True)
-    (HERE / "repair.json").write_text(json.dumps(results, indent=1) + "\n")
+        print(name, "scan:", left, flush=True)
+        return out
+
+    for name in ("sound", "damaged", "repaired, head", "repaired, mean", "repaired, description"):
+        if name not in results:  # what is there already is not run again
+            results[name] = gradients(folder(name))
+            file.write_text(json.dumps(results, indent=1) + "\n")
+            print(name, results[name][0], flush=True)
     lines = ["# Gradient norms of damaged and repaired rows", "", "`python reports/verdicts/repair.py` makes this page.", "",
              "| checkpoint | gradient norm, step 1 | step 2 | step 20 | loss, step 1 | step 20 |", "| --- | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
     for name, steps in results.items():

