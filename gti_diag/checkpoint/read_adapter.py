@@ -223,10 +223,11 @@ def _plus(found: Adapter, matrix: Matrix, left: Tensor, right: Tensor, module: s
 def _replaced(found: Adapter, matrix: Matrix, rows: Matrix, listed: Sequence[int]) -> Matrix:
     """The matrix with the rows `listed` replaced; those that follow its last row are added."""
     count = max(matrix.shape[0], max(listed, default=-1) + 1)
-    lost = sorted(set(range(matrix.shape[0], count)) - set(listed))
-    if lost:
+    beyond = {id for id in listed if id >= matrix.shape[0]}
+    if len(beyond) < count - matrix.shape[0]:  # never counted row by row: an id may be any number
+        lost = next(id for id in range(matrix.shape[0], count) if id not in beyond)
         raise bad(found.where, f"trains rows up to {count - 1:,} of a matrix whose base has {matrix.shape[0]:,}, and row "
-                  f"{lost[0]:,} is stored nowhere", "save it again with save_embedding_layers=True")  # fmt: skip
+                  f"{lost:,} is stored nowhere", "save it again with save_embedding_layers=True")  # fmt: skip
     if rows.shape[1:] != matrix.shape[1:]:
         raise bad(found.where, f"replaces rows of {rows.shape[1]} numbers, the base's have {matrix.shape[1]}",
                   "give the base that it was trained on")  # fmt: skip

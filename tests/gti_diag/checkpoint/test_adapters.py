@@ -152,6 +152,16 @@ def test_a_row_that_is_stored_nowhere_is_refused(tmp_path):
         open_checkpoint(tmp_path / "adapter")
 
 
+def test_a_row_far_beyond_the_base_is_refused_at_once(tmp_path):
+    rows = {"model.embed_tokens.token_adapter.trainable_tokens_delta": torch.ones(2, 4)}
+    write_adapter(tmp_path, rows, trainable_token_indices=[8, 2**40])
+    with pytest.raises(
+        InputError,
+        match=r"trains rows up to 1,099,511,627,776 of a matrix whose base has 8, and row 9 is stored nowhere",
+    ):
+        open_checkpoint(tmp_path / "adapter")
+
+
 def test_rows_that_follow_the_base_are_added(tmp_path):
     rows = {"model.embed_tokens.token_adapter.trainable_tokens_delta": torch.ones(2, 4)}
     write_adapter(tmp_path, rows, trainable_token_indices=[9, 8])
