@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FLEX = "flex_attention"
-# A first token's or a padding's row of an additive mask is never empty, so the least number needs no care.
 BY_TYPE, ONE, APART = "a mask for each type of layer", "one mask", "apart"
 
 
@@ -91,7 +90,7 @@ def _masks(tree: TokenTree, way: Way, model: "PreTrainedModel") -> Any:
 
 
 def _additive(tree: TokenTree, window: int | None, dtype: torch.dtype) -> Tensor:
-    seen = tree.ancestors(window)[:, None]
+    seen = tree.ancestors(window)[:, None]  # every node sees itself, padding too: no row is empty
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
 
 
