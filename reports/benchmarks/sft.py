@@ -182,12 +182,14 @@ def peer(options, kind, watch_gradients=None):
         )  # fmt: skip
     else:
         from datasets import Dataset
+        from datasets.table import InMemoryTable
         from trl import SFTConfig, SFTTrainer
 
-        mask = [[0] * s.answer + [1] * s.supervised for s in rows]
-        data = Dataset.from_dict({"input_ids": [list(s.ids) for s in rows], "completion_mask": mask})
+        labels = [[-100] * s.answer + list(s.ids[s.answer :]) for s in rows]
+        table = InMemoryTable.from_pydict({"input_ids": [list(s.ids) for s in rows], "labels": labels})
+        data = Dataset(table, fingerprint="rows")  # a name given: making one pickles what pyarrow 26 cannot
         trainer = SFTTrainer(
-            model, SFTConfig(**common, completion_only_loss=True, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}), train_dataset=data,
+            model, SFTConfig(**common, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}), train_dataset=data,
             processing_class=tokenizer, callbacks=[Clock()],
         )  # fmt: skip
     trainer.train()
