@@ -103,9 +103,9 @@ class SharedPrompts:
         return logits_of(states.float(), rows_of_head(self.head, tokens))
 
     def normaliser(self, states: Tensor) -> Tensor:
-        rows = torch.arange(len(self.head.weight), device=states.device)
-        parts = (self.logits(states, chunk).logsumexp(-1) for chunk in rows.split(CHUNK_ROWS))
-        return torch.stack(list(parts)).logsumexp(0)
+        states, starts = states.float(), range(0, len(self.head.weight), CHUNK_ROWS)
+        heads = (rows_of_head(self.head, slice(start, start + CHUNK_ROWS)) for start in starts)
+        return torch.stack([logits_of(states, head).logsumexp(-1) for head in heads]).logsumexp(0)
 
     def _run(self, ids: Tensor, positions: Tensor, mask: Any) -> Tensor:
         body: Any = self.model.base_model
@@ -201,7 +201,7 @@ def right_padded(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return ids, real
 
 
-def rows_of_head(head: Head, tokens: Tensor) -> Head:
+def rows_of_head(head: Head, tokens: Tensor | slice) -> Head:
     """The head of some tokens alone, in float32: few rows, and sums of their logarithms deserve it."""
     bias = None if head.bias is None else head.bias[tokens].float()
     return Head(head.weight[tokens].float(), bias, head.scale, head.cap)
