@@ -7,6 +7,7 @@ the training text are planted as zero or at 1e-17 of their norm. Writes repair.j
 """
 
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -79,8 +80,16 @@ def gradients(folder: Path) -> list[dict[str, float]]:
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        found.append({"gradient": float(norm), "loss": float(loss.detach())})
+        found.append({"gradient": _finite(norm), "loss": _finite(loss.detach())})
     return found
+
+
+def _finite(value: torch.Tensor) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "not a number" if value is None else f"{value:.{digits}g}"
 
 
 def main() -> None:
@@ -110,12 +119,14 @@ def main() -> None:
     for name in ("sound", "damaged", "repaired, head", "repaired, mean", "repaired, description"):
         if name not in results:  # what is there already is not run again
             results[name] = gradients(folder(name))
-            file.write_text(json.dumps(results, indent=1) + "\n")
+            file.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
             print(name, results[name][0], flush=True)
     lines = ["# Gradient norms of damaged and repaired rows", "", "`python reports/verdicts/repair.py` makes this page.", "",
              "| checkpoint | gradient norm, step 1 | step 2 | step 20 | loss, step 1 | step 20 |", "| --- | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
     for name, steps in results.items():
-        cells = [f"{steps[at]['gradient']:.3g}" for at in (0, 1, -1)] + [f"{steps[at]['loss']:.2f}" for at in (0, -1)]
+        cells = [_number(steps[at]["gradient"], 3) for at in (0, 1, -1)] + [
+            _number(steps[at]["loss"], 3) for at in (0, -1)
+        ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     (HERE / "repair.md").write_text("\n".join(lines) + "\n")
 
