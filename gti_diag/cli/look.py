@@ -21,7 +21,7 @@ def inspect(
     tensor: Tensor = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """What is in here: matrices, types, tied or not, token groups found and why. Instant: no row is read."""
+    """What is in here: matrices, types, tied or not, token groups found and why. Instant: few rows are read, behind an address none."""
     from gti_diag.checkpoint import open_base, open_checkpoint
     from gti_diag.checkpoint.inspect import describe
     from gti_diag.document import dumps

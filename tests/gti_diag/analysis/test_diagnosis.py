@@ -77,7 +77,8 @@ def test_verdict_comes_out_of_the_rows(tiny_lm, tmp_path, case):
     analysis = gti_diag.diagnose(folder, reference=tmp_path / "reference.npy")
     matrix = analysis["matrices"]["input"]
     assert matrix["verdict"]["label"] == label, matrix["verdict"]["reasons"]
-    assert all(set(reason) == {"measure", "value", "expected", "text"} for reason in matrix["verdict"]["reasons"])
+    keys = {"measure", "value", "expected", "text", "cause", "action", "verify"}
+    assert all(set(reason) == keys for reason in matrix["verdict"]["reasons"])
     json.dumps(analysis, allow_nan=False)
 
 
