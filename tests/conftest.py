@@ -12,8 +12,8 @@ from jaxtyping import install_import_hook
 install_import_hook("gti_diag.measures", "beartype.beartype")
 
 import pytest  # noqa: E402
-from hypothesis import HealthCheck, settings  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 # How fast a machine makes examples says nothing about them.
 settings.register_profile("gti", deadline=None, suppress_health_check=[HealthCheck.too_slow])
