@@ -11,8 +11,8 @@ Writes peers.json, and the table in peers.md.
 import json
 import subprocess
 import sys
-import sysconfig
 import venv
+from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -30,7 +30,10 @@ def environment(folder: Path) -> Path:
             [python, "-m", "pip", "install", "-q", "--no-deps", *PACKAGES, "powerlaw", "pandas", "mpmath"], check=True
         )
         site = next(folder.glob("lib/python3*/site-packages"))
-        (site / "shared.pth").write_text("\n".join([sysconfig.get_path("purelib"), str(HERE.parents[1]), str(HERE)]))
+        spec = find_spec("torch")
+        assert spec is not None and spec.origin is not None
+        seen = [str(Path(spec.origin).parents[1]), str(HERE.parents[1]), str(HERE)]
+        (site / "shared.pth").write_text("\n".join(seen) + "\n")
     return python
 
 
@@ -92,7 +95,8 @@ def gti(rows, names) -> set[str]:
 
     matrix = Matrix("rows", tuple(rows.shape), "bfloat16", lambda ids: rows[ids].bfloat16())
     facts = read_facts(matrix, unused=names, progress=lambda stage, share: None)
-    return {f.kind for f in find(MatrixFacts(matrix, facts, names, torch.empty(0, dtype=torch.long)))}
+    found = find(MatrixFacts(matrix, facts, names, torch.empty(0, dtype=torch.long)))
+    return {f"{len(f.ids)} {f.kind}" for f in found}  # the sound rows have a cluster of their own
 
 
 def compare(source: Path) -> list[dict]:
