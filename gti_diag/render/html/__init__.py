@@ -22,7 +22,7 @@ from .charts import interactive
 from .tokens import Lists, neighbours
 from .tokens import token_map as packed_map
 
-KEY_NUMBERS = ("unique_rows", "effective_rank", "dispersion_ratio", "rsa_pearson")
+KEY_NUMBERS = ("unique_rows", "effective_rank", "dispersion_ratio")  # and the agreement that the verdict reads
 
 
 def report(analyses: Sequence[Analysis]) -> str:
@@ -137,7 +137,7 @@ def _card(view: View) -> dict[str, Any]:
     group = "new" if (view.body.get("groups") or {}).get("new") else "text"
     numbers = [
         {"measure": name, "title": rows[name].title, "value": rows[name].cell(view, group), "band": tables.band(view, name)}
-        for name in KEY_NUMBERS
+        for name in (*KEY_NUMBERS, f"rsa_{(view.body.get('rsa') or {}).get('read', 'pearson')}")
     ]  # fmt: skip
     return {
         "name": view.name,
