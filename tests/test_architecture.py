@@ -128,6 +128,21 @@ def test_help_loads_no_heavy_library(package):
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("package", ["gti_diag.cli", "gti_train.cli"])
+def test_no_help_text_holds_what_markup_takes_for_a_tag(package):
+    """`[default: …]` inside a help text is read as a style and vanishes: typer's `show_default` says it."""
+    from importlib import import_module
+
+    import typer
+
+    commands = typer.main.get_command(import_module(package).app).commands.values()
+    texts = [
+        text for command in commands for text in (command.help, *(getattr(p, "help", None) for p in command.params))
+    ]
+    assert len(texts) > 30
+    assert not [text for text in texts if text and re.search(r"\[default", text)]
+
+
 def test_no_module_is_a_drawer_for_everything():
     assert not {name.rpartition(".")[2] for name in MODULES} & {"utils", "util", "helpers", "common", "misc"}
 

@@ -1,63 +1,80 @@
 """gti-train eval: how good the recommendations of a checkpoint are."""
 
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from gti_diag.cli.bundles import unfolded
 from gti_diag.errors import InputError
 
 from .app import app
-from .options import Out, Quiet, Seed, Sids
+from .options import Histories, HistoryLength, Out, Quiet, Seed, Sids
 from .progress import bar
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How the lists are made."""
+
+    beams: Annotated[
+        int | None, typer.Option(min=1, help="Prefixes kept on each level.", show_default="the largest k")
+    ] = None
+    exact: Annotated[bool, typer.Option("--exact", help="Keep every prefix: no item is lost to a narrow beam.")] = False
+    scores: Annotated[
+        str,
+        typer.Option(
+            metavar="items|vocabulary", help="Probabilities of codes: among those that may follow, or all tokens."
+        ),
+    ] = "items"
+    exclude_seen: Annotated[bool, typer.Option("--exclude-seen", help="Never name an item of the user's history.")] = (
+        False
+    )
+    history: HistoryLength = 20
+    compute: Annotated[str, typer.Option(metavar="float32|bfloat16", help="Type to compute in.")] = "float32"
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What the lists are held against."""
+
+    k: Annotated[str, typer.Option("--k", metavar="N,N,…", help="Lengths at which lists are judged.")] = "5,10,20"
+    gains: Annotated[
+        str, typer.Option(metavar="exponential|linear", help="Gain of a grade in NDCG: 2^g − 1, or g.")
+    ] = "exponential"
+    part: Annotated[
+        str, typer.Option("--split", metavar="test|valid", help="Predict the last event, or the last but one.")
+    ] = "test"
+    grades: Annotated[
+        Path | None, typer.Option(help='Graded items in place of events: {"user_id", "grades": {item: grade}} a line.')
+    ] = None
+    items: Annotated[
+        Path | None, typer.Option(help="Catalogue whose texts the transition baseline compares; without it, codebooks.")
+    ] = None
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="Document of another evaluation to compare with, user by user. Repeatable."),
+    ] = None
+    users: Annotated[int | None, typer.Option(min=1, help="Judge by the first so many users.", show_default="all")] = (
+        None
+    )
 
 
 @app.command(
     "eval",
     epilog="Example: gti-train eval ckpt/sft --histories shop/histories.jsonl --sids shop/sids --k 5,10,20 --json eval.json",
 )
+@unfolded
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint that `sft` wrote.")],
-    histories: Annotated[Path, typer.Option(help="JSON lines of users and their events.")],
+    histories: Histories,
     sids: Sids,
     json_file: Annotated[Path, typer.Option("--json", help="Document to write; a record a user goes beside it.")],
-    k: Annotated[str, typer.Option("--k", metavar="N,N,…", help="Lengths at which lists are judged.")] = "5,10,20",
-    items: Annotated[
-        Path | None, typer.Option(help="Catalogue whose texts the transition baseline compares; without it, codebooks.")
-    ] = None,
-    beams: Annotated[
-        int | None, typer.Option(min=1, help="Prefixes kept on each level.", show_default="the largest k")
-    ] = None,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Keep every prefix: no item is lost to a narrow beam.")
-    ] = False,
-    scores: Annotated[
-        str,
-        typer.Option(
-            metavar="items|vocabulary", help="Probabilities of codes: among those that may follow, or all tokens."
-        ),
-    ] = "items",
-    gains: Annotated[
-        str, typer.Option(metavar="exponential|linear", help="Gain of a grade in NDCG: 2^g − 1, or g.")
-    ] = "exponential",
-    part: Annotated[
-        str, typer.Option("--split", metavar="test|valid", help="Predict the last event, or the last but one.")
-    ] = "test",
-    exclude_seen: Annotated[
-        bool, typer.Option("--exclude-seen", help="Never name an item of the user's history.")
-    ] = False,
-    grades: Annotated[
-        Path | None, typer.Option(help='Graded items in place of events: {"user_id", "grades": {item: grade}} a line.')
-    ] = None,
-    against: Annotated[
-        list[Path] | None,
-        typer.Option(help="Document of another evaluation to compare with, user by user. Repeatable."),
-    ] = None,
-    users: Annotated[
-        int | None, typer.Option(min=1, help="Judge by the first so many users.", show_default="all")
-    ] = None,
-    history: Annotated[int, typer.Option(min=1, help="Most items of a history that are read, as in `sft`.")] = 20,
-    compute: Annotated[str, typer.Option(metavar="float32|bfloat16", help="Type to compute in.")] = "float32",
+    judging: Judging,
+    ranking: Ranking,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -67,35 +84,49 @@ def evaluate(
     the events before the last two are ever trained on. Lists are judged at item level: codes that several items share count
     as each of them, by expectation. Several processes share the users: torchrun --nproc-per-node 4 -m gti_train.cli eval …
     """
-    from gti_diag.document import dumps
-    from gti_diag.files import write_text
     from gti_train.catalogue.reading import read_histories
     from gti_train.catalogue.splits import leave_one_out
     from gti_train.loop.processes import world
-    from gti_train.recommend.evaluation import EvaluationConfig, evaluate_checkpoint, read_grades, read_values
+    from gti_train.recommend.evaluation import EvaluationConfig, evaluate_checkpoint
     from gti_train.semantic_ids.files import load_sids
 
     made = load_sids(sids)
     split = leave_one_out(read_histories(histories, made.item_ids))
-    given: dict[str, Any] = {
-        "texts": _vectors(items, made.item_ids) if items is not None else None,
-        "grades": read_grades(grades, made.item_ids) if grades is not None else None,
-        "others": {str(path): read_values(path) for path in against or ()},
-    }
     config = EvaluationConfig(
-        ks=cuts(k), beams=beams, exact=exact, scores=scores, gains=gains, part=part, exclude_seen=exclude_seen, most_users=users, longest=history, seed=seed
+        ks=cuts(judging.k), gains=judging.gains, part=judging.part, most_users=judging.users, beams=ranking.beams,
+        exact=ranking.exact, scores=ranking.scores, exclude_seen=ranking.exclude_seen, longest=ranking.history, seed=seed,
     )  # fmt: skip
+    given = _given(judging, made.item_ids)
     with _users_bar(quiet) as progress:
         found, records = evaluate_checkpoint(
-            checkpoint, sids=made, split=split, config=config, dtype=compute, progress=progress, **given
+            checkpoint, sids=made, split=split, config=config, dtype=ranking.compute, progress=progress, **given
         )
     if world()[0]:
         return
-    beside = json_file.with_name(json_file.stem + ".users.jsonl")
-    write_text(beside, "".join(_line(record) for record in records))
-    write_text(json_file, dumps({**found, "histories": str(histories), "sids": str(sids), "per_user": str(beside)}))
+    _write({**found, "histories": str(histories), "sids": str(sids)}, records, json_file)
     if not quiet:
         _show(found)
+
+
+def _given(judging: Judging, item_ids: tuple[str, ...]) -> dict[str, Any]:
+    """Texts, grades and other evaluations, read."""
+    from gti_train.recommend.evaluation import read_grades, read_values
+
+    return {
+        "texts": _vectors(judging.items, item_ids) if judging.items is not None else None,
+        "grades": read_grades(judging.grades, item_ids) if judging.grades is not None else None,
+        "others": {str(path): read_values(path) for path in judging.against or ()},
+    }
+
+
+def _write(found: dict[str, Any], records: Sequence[dict[str, Any]], file: Path) -> None:
+    """The document, and beside it a line a user."""
+    from gti_diag.document import dumps
+    from gti_diag.files import write_text
+
+    beside = file.with_name(file.stem + ".users.jsonl")
+    write_text(beside, "".join(_line(record) for record in records))
+    write_text(file, dumps({**found, "per_user": str(beside)}))
 
 
 @app.command(
@@ -157,19 +188,14 @@ def _line(record: dict[str, Any]) -> str:
     return json.dumps(canonical(record), ensure_ascii=False) + "\n"
 
 
-def _users_bar(quiet: bool):
-    import contextlib
-
-    @contextlib.contextmanager
-    def shown():
-        if quiet:
-            yield None
-            return
-        with bar("{task.description}") as display:
-            task = display.add_task("ranking the catalogue for each user", total=None)
-            yield lambda done, total: display.update(task, completed=done, total=total)
-
-    return shown()
+@contextlib.contextmanager
+def _users_bar(quiet: bool) -> Iterator[Callable | None]:
+    if quiet:
+        yield None
+        return
+    with bar("{task.description}") as display:
+        task = display.add_task("ranking the catalogue for each user", total=None)
+        yield lambda done, total: display.update(task, completed=done, total=total)
 
 
 def _show(found: dict[str, Any]) -> None:

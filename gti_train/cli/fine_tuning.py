@@ -11,7 +11,7 @@ from gti_diag.cli.shell import say
 from gti_diag.errors import InputError
 
 from .app import app
-from .options import Catalogue, Every, Out, Sids, Training, Words
+from .options import Catalogue, Every, Histories, HistoryLength, Out, Sids, Training, Words
 from .progress import steps_bar
 
 
@@ -64,7 +64,7 @@ class Lesson:
             "or a comma list with weights: next=1,text-to-code=0.5.",
         ),
     ] = "next"
-    history: Annotated[int, typer.Option(min=1, help="Most items of a history that are read.")] = 20
+    history: HistoryLength = 20
     words: Words = 40
 
 
@@ -92,7 +92,7 @@ class Validated:
 def sft(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint of `extend`, `ground` or `sft`.")],
     items: Catalogue,
-    histories: Annotated[Path, typer.Option(help="JSON lines with user_id and events, as `catalogue` writes them.")],
+    histories: Histories,
     sids: Sids,
     out: Out,
     training: FineTuning,

@@ -8,6 +8,8 @@ import typer
 
 from gti_diag.errors import InputError
 
+MOST_IDS = 10**7  # in one range of --ids: a slip of the hand must not take gigabytes
+
 Items = Annotated[
     Path, typer.Argument(metavar="ITEMS", help="JSON lines with item_id, title and, better, description.")
 ]
@@ -18,23 +20,18 @@ Columns = Annotated[
         help="Columns under other names: title=name,description=text,item_id=sku,user_id=customer,time=date, …",
     ),
 ]
-
-
 LayoutName = Annotated[
     str | None,
     typer.Option(
         "--layout",
         metavar="NAME",
-        help="json-lines | tables | lc-rec | minionerec | amazon | movielens | vibrent [default: found by its files].",
+        help="json-lines | tables | lc-rec | minionerec | amazon | movielens | vibrent.",
+        show_default="found by its files",
     ),
 ]
-
-
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Count records that cannot be used instead of stopping at the first.")
 ]
-
-
 Out = Annotated[Path, typer.Option(help="Folder to write.")]
 Seed = Annotated[
     int, typer.Option(min=0, max=2**31, help="Seed of every random choice; the same seed gives the same result.")
@@ -80,6 +77,9 @@ Track = Annotated[
     str,
     typer.Option(metavar="LIST", help="Trackers that accelerate knows, such as tensorboard,wandb; files: OUT.logs."),
 ]
+Histories = Annotated[Path, typer.Option(help="JSON lines with user_id and events, as `catalogue` writes them.")]
+HistoryLength = Annotated[int, typer.Option("--history", min=1, help="Most items of a history that are read.")]
+Descriptions = Annotated[Path | None, typer.Option(help="JSON of token to text: what the tokens stand for.")]
 Every = Annotated[int, typer.Option(min=0, help="Steps between measurements of the geometry; 0: none.")]
 
 
@@ -128,6 +128,26 @@ def prompt_kinds(text: str) -> tuple[str, ...]:
     from gti_train.grounding.prompts import KINDS
 
     return KINDS if text == "all" else tuple(part.strip() for part in text.split(","))
+
+
+def parse_ids(text: str) -> list[int]:
+    """`3,17,40:48`, half open.
+
+    Raises:
+        InputError: another form, or more ids than any vocabulary has.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, colon, last = part.strip().partition(":")
+        if not first.isdecimal() or (colon and not last.isdecimal()):
+            raise InputError(f"--ids {text!r}: write ids and half-open ranges, like 3,17,40:48")
+        ids = range(int(first), int(last) if colon else int(first) + 1)
+        if ids.stop - ids.start > MOST_IDS:
+            raise InputError(f"--ids {text!r}: {part} is more than {MOST_IDS:,} rows; name fewer")
+        found += ids
+    if not found:
+        raise InputError(f"--ids {text!r} names no row")
+    return found
 
 
 def listed_tokens(text: str) -> list[str]:

@@ -8,8 +8,7 @@ import typer
 from gti_diag.errors import InputError
 
 from .app import app
-from .options import Batch, Quiet
-from .repair import parse_ids
+from .options import Batch, Descriptions, Quiet, parse_ids
 
 
 @app.command(epilog="Example: gti-train probe ckpt/gti --out probe.jsonl")
@@ -18,9 +17,11 @@ def probe(
         str, typer.Argument(metavar="CKPT", help="A causal language model: folder, hub id or .gguf.")
     ],
     out: Annotated[Path, typer.Option(help="JSON lines, one a token; a run goes on where an earlier one was.")],
-    ids: Annotated[str | None, typer.Option(metavar="3,17,40:48", help="Which tokens [default: the new ones].")] = None,
+    ids: Annotated[
+        str | None, typer.Option(metavar="3,17,40:48", help="Which tokens.", show_default="the new ones")
+    ] = None,
     scan: Annotated[Path | None, typer.Option(help="Probe what this scan found instead.")] = None,
-    descriptions: Annotated[Path | None, typer.Option(help="JSON of token to text: ask for tokens by it.")] = None,
+    descriptions: Descriptions = None,
     most: Annotated[int, typer.Option(min=1, help="Tokens probed at most, evenly chosen.")] = 512,
     batch: Batch = 16,
     quiet: Quiet = False,

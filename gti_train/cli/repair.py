@@ -10,7 +10,7 @@ from gti_diag.errors import InputError
 from gti_diag.foreign import shown
 
 from .app import app
-from .options import Out, Quiet, Seed
+from .options import Descriptions, Out, Quiet, Seed, parse_ids
 
 
 @app.command(epilog="Example: gti-train repair ckpt --scan scan.json --rule head --out ckpt-repaired")
@@ -25,18 +25,20 @@ def repair(
             "description; near --like TOKEN; or a description trained for some steps. All at a healthy norm.",
         ),
     ],
-    scan: Annotated[Path | None, typer.Option(help="What `gti-diag scan --json` wrote [default: scan now].")] = None,
+    scan: Annotated[
+        Path | None, typer.Option(help="What `gti-diag scan --json` wrote.", show_default="scan now")
+    ] = None,
     ids: Annotated[str | None, typer.Option(metavar="3,17,40:48", help="These rows of each matrix instead.")] = None,
     kinds: Annotated[
         str | None,
         typer.Option(
-            metavar="KIND,…", help="Findings to repair [default: all but copies, cluster, untrained, old_row_moved]."
+            metavar="KIND,…",
+            help="Findings to repair.",
+            show_default="all but copies, cluster, untrained, old_row_moved",
         ),
     ] = None,
     like: Annotated[str | None, typer.Option(metavar="TOKEN", help="The token of --rule copy-of.")] = None,
-    descriptions: Annotated[
-        Path | None, typer.Option(help="JSON of token to text, for --rule description and ground.")
-    ] = None,
+    descriptions: Descriptions = None,
     most: Annotated[float, typer.Option(min=0, max=1, help="Largest share of rows to write.")] = 0.01,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of --rule ground.")] = 60,
     link: Annotated[bool, typer.Option("--link", help="Hard-link weight files without a damaged row.")] = False,
@@ -84,16 +86,3 @@ def chosen_kinds(text: str) -> tuple[str, ...]:
     if unknown is not None or not wanted:
         raise InputError(f"--kinds {text!r}: choose some of {', '.join((*KINDS, *ALSO))}")
     return wanted
-
-
-def parse_ids(text: str) -> list[int]:
-    """`3,17,40:48`, half open."""
-    found: list[int] = []
-    for part in text.split(","):
-        first, colon, last = part.strip().partition(":")
-        if not first.isdecimal() or (colon and not last.isdecimal()):
-            raise InputError(f"--ids {text!r}: write ids and half-open ranges, like 3,17,40:48")
-        found += range(int(first), int(last) if colon else int(first) + 1)
-    if not found:
-        raise InputError(f"--ids {text!r} names no row")
-    return found

@@ -4,7 +4,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from gti_diag.errors import InputError
-from gti_train.cli.repair import chosen_kinds, parse_ids
+from gti_train.cli.options import parse_ids
+from gti_train.cli.repair import chosen_kinds
 
 EMBEDDING = "model.embed_tokens.weight"
 
@@ -29,5 +30,7 @@ def test_ids_and_kinds_are_checked():
     for text in ("a", "3:", "5:5", "-1"):
         with pytest.raises(InputError, match="--ids"):
             parse_ids(text)
+    with pytest.raises(InputError, match=r"--ids '3,0:99999999999999': 0:99999999999999 is more than 10,000,000 rows"):
+        parse_ids("3,0:99999999999999")
     with pytest.raises(InputError, match="choose some of not_finite"):
         chosen_kinds("old_row_moved")
