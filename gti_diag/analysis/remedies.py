@@ -2,14 +2,9 @@
 
 import functools
 import shlex
-import sys
 from dataclasses import asdict, dataclass
-from importlib import resources
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from gti_diag.files import shipped_toml
 
 
 @dataclass(frozen=True)
@@ -24,8 +19,7 @@ class Remedy:
 @functools.cache
 def remedies() -> dict[str, Remedy]:
     """Every remedy by the name of what it is for."""
-    text = resources.files(__package__).joinpath("remedies.toml").read_text(encoding="utf-8")
-    return {name: Remedy(**fields) for name, fields in tomllib.loads(text).items()}
+    return {name: Remedy(**fields) for name, fields in shipped_toml(__package__, "remedies.toml").items()}
 
 
 def remedy(name: str, path: str, **words: str) -> dict[str, str]:

@@ -386,18 +386,6 @@ class TrainerState(Open):
     global_step: Whole | None = None
 
 
-class AdapterConfig(Open):
-    """adapter_config.json of PEFT: what is read of it."""
-
-    base_model_name_or_path: str | None = None
-    revision: str | None = None
-    peft_type: str | None = None
-    r: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    lora_alpha: Annotated[float, Field(gt=-1e30, lt=1e30)] | None = None
-    alpha_pattern: dict[str, Annotated[float, Field(gt=-1e30, lt=1e30)]] | None = None
-    use_rslora: bool | None = None
-
-
 def checked(form: type[BaseModel], value: Any, where: object, fix: str = "") -> Any:
     """`value` itself, once it is known to have the form.
 
@@ -408,5 +396,5 @@ def checked(form: type[BaseModel], value: Any, where: object, fix: str = "") -> 
     return value
 
 
-__all__ = ["AdapterConfig", "Analysis", "Baseline", "Bounds", "Comparison", "Sidecar", "TrainerState", "checked",
+__all__ = ["Analysis", "Baseline", "Bounds", "Comparison", "Sidecar", "TrainerState", "checked",
            "formed", "read_formed"]  # fmt: skip

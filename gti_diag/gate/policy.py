@@ -10,7 +10,6 @@ tolerance = 0.05                            # share of the value to forgive, in 
 if_measured = true                          # pass over the rule where the measure does not exist (no reference, no base)
 """
 
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,12 +17,8 @@ from typing import Any
 
 from gti_diag.analysis.verdict import LABELS
 from gti_diag.errors import InputError
+from gti_diag.files import tomllib
 from gti_diag.foreign.limits import read_small
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 SHIPPED = Path(__file__).parent / "policies"
 MATRICES = ("input", "output")

@@ -1,16 +1,10 @@
 """What each number and verdict means: one page a name, read from `explanations.toml`."""
 
 import functools
-import sys
 from dataclasses import dataclass
-from importlib import resources
 
 from gti_diag.errors import InputError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from gti_diag.files import shipped_toml
 
 
 @dataclass(frozen=True)
@@ -31,8 +25,9 @@ class Explanation:
 @functools.cache
 def explanations() -> dict[str, Explanation]:
     """All pages by name, in the order in which they are best read."""
-    text = resources.files(__package__).joinpath("explanations.toml").read_text(encoding="utf-8")
-    return {name: Explanation(name, **fields) for name, fields in tomllib.loads(text).items()}
+    return {
+        name: Explanation(name, **fields) for name, fields in shipped_toml(__package__, "explanations.toml").items()
+    }
 
 
 def lookup(name: str) -> Explanation:

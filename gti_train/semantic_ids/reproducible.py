@@ -12,19 +12,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gti_diag.measures import tiles
+
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Torch, BLAS and OpenMP on one thread; what was set before comes back."""
     from threadpoolctl import threadpool_limits
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    with tiles.one_thread(), threadpool_limits(1):
+        yield
 
 
 def canonical_order(vectors: Float[Tensor, "items dim"]) -> Int[Tensor, " items"]:
