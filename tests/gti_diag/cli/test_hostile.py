@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from gti_diag import cli
 from tests.gti_diag.gate.gate_cases import HEALTHY
@@ -83,7 +84,26 @@ def test_analyze_in_every_format_and_figures(run, nasty, tmp_path):
         assert "\x1b" not in text and "\u202e" not in text
         assert "<script>alert" not in text
     assert "hunter2" not in (out / "analysis.json").read_text(encoding="utf-8")
-    return out
+
+
+def test_scan_in_every_format(run, nasty, tmp_path):
+    tensors = load_file(nasty / "model.safetensors")
+    tensors["model.embed_tokens.weight"][json.loads((nasty / "gti.json").read_text())["ids"]] = 0
+    save_file(tensors, nasty / "model.safetensors", metadata={"format": "pt"})
+    files = {name: tmp_path / f"scan.{name}" for name in ("json", "junit", "sarif", "summary", "html")}
+    options = [part for name, path in files.items() for part in (f"--{name}", path)]
+    code, _, err = run("scan", nasty, "--top", 20, *options)
+    assert code == 0, err
+    ElementTree.parse(files["junit"])
+    assert "hunter2" not in files["json"].read_text(encoding="utf-8")
+    found = {
+        f["kind"]: f for f in json.loads(files["json"].read_text(encoding="utf-8"))["matrices"]["input"]["findings"]
+    }
+    assert len(found["zero"]["ids"]) == len(NASTY)
+    for name in ("junit", "sarif", "summary"):
+        harmless(files[name].read_text(encoding="utf-8"))
+    page = files["html"].read_text(encoding="utf-8")
+    assert "hunter2" not in page and "<script>alert" not in page and "\x1b" not in page
 
 
 def test_compare_and_trajectory(run, nasty, tmp_path):

@@ -76,7 +76,7 @@ def test_long_hostile_text_is_shown_in_linear_time():
         ":" * 10**6,
         "#" * 10**6,
     ):
-        shown(piece)
+        assert len(shown(piece)) >= len(piece)
 
 
 def test_a_document_is_shown_whole_and_written_with_its_own_text():
