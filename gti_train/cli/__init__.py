@@ -15,12 +15,26 @@ from . import (
     items,
     probe,
     repair,
+    search,
     sids,
     tokens,
 )  # they register their commands on the application
 from .app import app
 
-__all__ = ["app", "catalogue", "demo", "evaluate", "fine_tuning", "items", "main", "probe", "repair", "sids", "tokens"]
+__all__ = [
+    "app",
+    "catalogue",
+    "demo",
+    "evaluate",
+    "fine_tuning",
+    "items",
+    "main",
+    "probe",
+    "repair",
+    "search",
+    "sids",
+    "tokens",
+]
 
 
 def main() -> None:

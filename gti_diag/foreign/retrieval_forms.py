@@ -1,0 +1,28 @@
+"""What a line of a retrieval collection must hold: documents and queries as JSON lines, ours and those of BEIR.
+
+Import this inside functions, as `schemas`.
+"""
+
+from typing import Annotated
+
+from pydantic import AliasChoices, Field
+
+from .schemas import Open
+
+Identifier = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class DocumentLine(Open):
+    """`doc_id` (BEIR: `_id`), `title`, `text`, and `group`: documents of one group never part at a split."""
+
+    doc_id: Identifier = Field(validation_alias=AliasChoices("doc_id", "_id"))
+    title: str = ""
+    text: str
+    group: str | None = None
+
+
+class QueryLine(Open):
+    """`query_id` (BEIR: `_id`) and `text`."""
+
+    query_id: Identifier = Field(validation_alias=AliasChoices("query_id", "_id"))
+    text: str
