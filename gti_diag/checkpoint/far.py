@@ -320,10 +320,9 @@ def _hub(repo: str, revision: str | None) -> Folder:
             return LocalFolder(snapshot_download(repo, revision=revision, local_files_only=True))
         info = HfApi().model_info(repo, revision=revision)
     except Exception as error:  # httpx, hub and file system errors alike
-        raise bad(
-            f"{repo}@{revision}" if revision else repo,
-            f"is no local path, and the hub does not give it ({_first_line(error)})",
-        ) from error
+        why = "HF_HUB_OFFLINE is set, and its cache lacks it" if constants.HF_HUB_OFFLINE else _first_line(error)
+        asked = f"{repo}@{revision}" if revision else repo
+        raise bad(asked, f"is no local path, and the hub does not give it ({why})") from error
     return HubFolder(repo, str(info.sha), tuple(file.rfilename for file in info.siblings or ()))
 
 
