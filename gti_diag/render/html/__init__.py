@@ -60,6 +60,7 @@ def report(analyses: Sequence[Analysis]) -> str:
         commands=list(dict.fromkeys(shlex.join(a["command"]) for a in analyses if a.get("command"))),
         palettes=(OKABE_ITO, ON_DARK),
         css=(here / "report.css").read_text(encoding="utf-8") + scan.style(),
+        theme=(here / "theme.js").read_text(encoding="utf-8"),
         script=(here / "report.js").read_text(encoding="utf-8"),
         scan_script=scan.script() if any(part["scan"] for part in parts) else "",
         plotly=_compressed(_plotly()),

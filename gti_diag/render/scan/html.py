@@ -16,7 +16,7 @@ MOST_ROWS = 3000  # of a matrix in the table; the document has all
 
 def page(scan: Mapping[str, Any]) -> str:
     """One document: a section for each matrix, and how it was made."""
-    scan = presentable(scan)
+    scan, shared = presentable(scan), files("gti_diag.render.html")
     sections = [section(matrix, role=role) for role, matrix in scan["matrices"].items()]
     return _environment().from_string(_own("page.html.j2")).render(
         scan=scan,
@@ -24,7 +24,8 @@ def page(scan: Mapping[str, Any]) -> str:
         command=shlex.join(scan["command"]),
         links=[(f"rows-{role}", f"{role.capitalize()} rows") for role in scan["matrices"]],
         sections=sections,
-        css=files("gti_diag.render.html").joinpath("report.css").read_text(encoding="utf-8") + style(),
+        css=shared.joinpath("report.css").read_text(encoding="utf-8") + style(),
+        theme=shared.joinpath("theme.js").read_text(encoding="utf-8"),
         script=script(),
     )  # fmt: skip
 

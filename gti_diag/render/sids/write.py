@@ -62,7 +62,7 @@ def page(documents: Sequence[Mapping[str, Any]], churn: Mapping[str, Any] | None
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    css = files("gti_diag.render.html").joinpath("report.css").read_text(encoding="utf-8")
+    shared = files("gti_diag.render.html")
     template = files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
     drawings = [(_drawn(module, documents, "svg", "screen").decode(), module.CAPTION) for module in FIGURES]
     return environment.from_string(template).render(
@@ -70,7 +70,8 @@ def page(documents: Sequence[Mapping[str, Any]], churn: Mapping[str, Any] | None
         words=words,
         churn=churn,
         share=_share,
-        css=css,
+        css=shared.joinpath("report.css").read_text(encoding="utf-8"),
+        theme=shared.joinpath("theme.js").read_text(encoding="utf-8"),
         drawings=[(svg[svg.index("<svg") :], caption) for svg, caption in drawings],
     )
 
