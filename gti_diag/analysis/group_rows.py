@@ -10,7 +10,7 @@ from gti_diag.checkpoint import Matrix
 from gti_diag.errors import InputError
 from gti_diag.tokens.groups import Group
 
-LARGEST = 1e100  # sums of squares of larger numbers overflow
+LARGEST, SMALLEST = 1e100, 1e-100  # squares of larger numbers overflow, of rows with none as large underflow
 STREAMED = 1 << 23  # numbers read at a time where not all rows are held
 
 
@@ -86,10 +86,12 @@ def finite(rows: Tensor, where: str, group: str, ids: Tensor) -> Tensor:
     """`rows` if every number and its square is finite; eight-bit ones as bfloat16, which holds them exactly.
 
     Raises:
-        InputError: how many rows are not, and the first token id.
+        InputError: how many rows are not, or are so small that their squares are 0, and the first token id.
     """
     if rows.dtype.itemsize == 1:
         rows = rows.to(torch.bfloat16)
+    if rows.dtype == torch.float64:
+        _large_enough(rows, where, group, ids)
     if not len(rows) or all(abs(float(extreme)) < LARGEST for extreme in rows.aminmax()):  # no mask, no copy
         return rows
     bad = (~(rows.double().abs() < LARGEST).all(1)).nonzero()[:, 0].cpu()
@@ -98,3 +100,13 @@ def finite(rows: Tensor, where: str, group: str, ids: Tensor) -> Tensor:
         f"(first: token id {int(ids[bad[0]])}); "
         "the training that wrote them diverged, or the file is damaged"
     )
+
+
+def _large_enough(rows: Tensor, where: str, group: str, ids: Tensor) -> None:
+    largest = torch.linalg.vector_norm(rows, torch.inf, dim=1)
+    small = ((largest > 0) & (largest < SMALLEST)).nonzero()[:, 0].cpu()
+    if len(small):
+        raise InputError(
+            f"{where}: {len(small):,} rows of group {group} are not zero but hold nothing over {SMALLEST:.0g} "
+            f"(first: token id {int(ids[small[0]])}), so their squares are; multiply the matrix, or make these rows zero"
+        )

@@ -15,7 +15,7 @@ LABELS = ("collapsed", "degenerate", "unstructured", "untested", "healthy")
 
 
 ADVICE = {
-    None: "No new tokens to judge; the scan says how every row is (gti-diag scan CKPT). If tokens were added, name them with --new, or give the original model with --base.",
+    None: "Nothing was judged; the scan says how every row is (gti-diag scan CKPT). If tokens were added, name them with --new, or give the original model with --base.",
     "collapsed": "Do not fine-tune from these rows: start them apart (gti-train ground, or at least "
     "gti-train extend --init description) and make sure that the training updates the new rows.",
     "degenerate": "Part of the new tokens cannot be told apart: look for codes that no item uses, rows left out of "
@@ -48,10 +48,13 @@ def judge(matrix: dict, group: str = "new") -> dict:
         reasons = list(rule(matrix, new))
         if reasons:
             return _verdict(label, reasons)
-    compared = "dispersion_ratio" in new or "centroid_distance" in new  # both are there, or undefined, where text is
+    compared = new.get("dispersion_ratio") is not None or new.get("centroid_distance") is not None
     if not compared and not matrix.get("rsa"):
-        text = "there are no text rows and no reference to hold the new rows against"
-        return _verdict(None, [reason("count", None, "text rows, or a reference", text)])
+        lacking = (
+            "the text rows do not vary, and there is" if "dispersion_ratio" in new else "there are no text rows and"
+        )
+        text = f"{lacking} no reference to hold the new rows against"
+        return _verdict(None, [reason("dispersion_ratio", None, "text rows that vary, or a reference", text)])
     return _verdict("healthy", list(_healthy(matrix, new)))
 
 

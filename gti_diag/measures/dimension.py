@@ -175,8 +175,10 @@ def nearest_others(rows: Float[Tensor, "tokens dim"], *, k: int) -> Neighbours:
     n = len(rows)
     if not 1 <= k < n:
         raise ValueError(f"k = {k} nearest of {n - 1} other rows: must lie between 1 and these")
-    centred = torch.cat([tile.float() for tile in wide_tiles(rows, centre=centroid(rows))])
-    centred /= float(centred.abs().max()) or 1.0  # squares of tiny rows would underflow
+    centre = centroid(rows)
+    largest = max(float(tile.abs().max()) for tile in wide_tiles(rows, centre=centre)) or 1.0
+    # Scaled before they are rounded: float32 does not reach as far as float64, and squares of tiny rows would underflow.
+    centred = torch.cat([tile.div_(largest).float() for tile in wide_tiles(rows, centre=centre)])
     squares = (centred**2).sum(1)
     keep, found = min(k + SPARE, n - 1), []
     for start in range(0, n, TILE_ROWS // 2):
