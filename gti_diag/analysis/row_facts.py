@@ -64,7 +64,7 @@ def read_facts(
         for wide in wide_tiles(_floats(tile)):
             own = numbers[start : start + len(wide)]
             own[:, :-2] = wide @ columns
-            own[:, -2] = torch.linalg.vector_norm(wide, dim=1)
+            own[:, -2] = _norms(wide)
             own[:, -1] = _spacing(wide, matrix.dtype, bits)
             start += len(wide)
         progress(f"scanning {matrix.name}", start / count)
@@ -107,6 +107,15 @@ def _bits(matrix: Matrix) -> int | None:
 def _spacing(wide: Tensor, dtype: torch.dtype, bits: int | None) -> Tensor:
     """The rows are overwritten."""
     return geometry.spacing_norms(wide, dtype) if bits is None else geometry.packed_step_norms(wide, bits)
+
+
+def _norms(wide: Tensor) -> Tensor:
+    """‖x‖ of each row; of one whose squares are all 0 its largest number: only a row of zeros is zero."""
+    found = torch.linalg.vector_norm(wide, dim=1)
+    lost = found == 0
+    if bool(lost.any()):
+        found[lost] = torch.linalg.vector_norm(wide[lost], torch.inf, dim=1)
+    return found
 
 
 def _mean(matrix: Matrix) -> Tensor:

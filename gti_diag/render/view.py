@@ -144,7 +144,7 @@ def number(value: Any, digits: int = 3) -> str:
         return value or NONE
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int) or (float(value).is_integer() and abs(value) >= 10**digits):
+    if isinstance(value, int) or (float(value).is_integer() and 10**digits <= abs(value) < 1e15):
         return f"{int(value):,}"
     if value == 0:
         return "0"

@@ -50,6 +50,15 @@ def test_rows_whose_squares_are_zero_are_refused_by_id(judged, scale):
         judged(rows)
 
 
+def test_a_scan_calls_no_row_zero_that_is_not(tmp_path):
+    rows = scaled("float64", 1)
+    rows[7], rows[9] = 0, rows[9] * 1e-200
+    np.save(tmp_path / "rows.npy", rows)
+    findings = {f["kind"]: f["ids"] for f in gti_diag.scan(tmp_path / "rows.npy")["matrices"]["input"]["findings"]}
+    assert findings["zero"] == [7]
+    assert 9 in findings["near_zero"]
+
+
 @pytest.mark.parametrize("text", [200, 1])
 def test_text_that_does_not_vary_is_nothing_to_judge_by(judged, text):
     rows = scaled("float32", 1)

@@ -37,6 +37,7 @@ def printed(renderable, **console) -> str:
         (True, "yes"),
         ("above 0", "above 0"),
         (9.9999, "10.0"),
+        (1e38, "1.00e38"),
     ],
 )
 def test_numbers_read_well(value, shown):
