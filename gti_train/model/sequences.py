@@ -13,6 +13,8 @@ from torch import Tensor
 
 from gti_diag.errors import InputError
 
+from .chat import chat_text
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -59,13 +61,14 @@ def prompt_ids(prompt: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
 
     The model's own chat template where there is one (without the block that asks for thinking), else `PLAIN`
     after the tokenizer's own start tokens.
+
+    Raises:
+        InputError: as `chat_text`.
     """
     if tokenizer.chat_template is None:
         ids = tokenizer(PLAIN.format(prompt=prompt))["input_ids"]
         return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
-    turn = [{"role": "user", "content": prompt}]
-    text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, enable_thinking=False, tokenize=False)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tokenizer(chat_text(prompt, tokenizer), add_special_tokens=False)["input_ids"]
 
 
 def most_tokens(model: "PreTrainedModel", limit: int) -> int:
