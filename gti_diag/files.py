@@ -42,14 +42,14 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     if target.exists() and not (target.is_file() or target.is_dir()):
-        with _told(target):
+        with told(target):
             yield target
         return
     target = Path(os.path.realpath(target))
-    with _told(target):
+    with told(target):
         temporary = _beside(target)
     try:
-        with _told(target):
+        with told(target):
             yield temporary
             os.replace(temporary, target)
     finally:
@@ -120,11 +120,11 @@ def all_or_none(folder: str | os.PathLike[str]) -> Iterator[Path]:
         InputError: the folder cannot be made or written.
     """
     home = Path(folder)
-    with _told(home):
+    with told(home):
         stage = part_folder(home)
     try:
-        yield stage
-        with _told(home):
+        with told(home):
+            yield stage
             for file in sorted(path for path in stage.rglob("*") if path.is_file()):
                 target = home / file.relative_to(stage)
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -134,11 +134,30 @@ def all_or_none(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _told(target: Path) -> Iterator[None]:
+def told(target: Path) -> Iterator[None]:
+    """Say in one line why `target` cannot be written, whichever library was writing it.
+
+    Raises:
+        InputError: the place cannot be written, or the disk is full.
+    """
     try:
         yield
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
+    except InputError:
+        raise
+    except Exception as error:
+        if why := _disk(error):
+            raise InputError(f"cannot write {target}: {why}") from error
+        raise
+
+
+def _disk(error: Exception) -> str | None:
+    """What is wrong with the place that was written to; None where the error is another."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, RuntimeError) and "inline_container" in str(error):  # torch.save does not say more
+        return "no more can be written; make room"
+    rust = re.search(r"([^:]+) \(os error \d+\)", str(error))  # safetensors, tokenizers
+    return rust and rust[1].strip()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:

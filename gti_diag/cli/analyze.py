@@ -1,5 +1,6 @@
 """gti-diag analyze and compare at the terminal."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from .options import Checkpoint, Checkpoints, Exact, Report, Settings
 @unfolded
 def analyze(checkpoint: Checkpoint, settings: Settings, report: Report, exact: Exact = False) -> None:
     """Measure one checkpoint's embedding rows, give the verdict, write report and figures."""
-    _measured([checkpoint], settings, report, exact=exact, name=Path(checkpoint.rstrip("/")).name or "checkpoint")
+    _measured([checkpoint], settings, report, exact=exact, name=_named(checkpoint))
 
 
 @app.command(epilog="Example: gti-diag compare runs/demo/mean runs/demo/random runs/demo/gti")
@@ -52,6 +53,12 @@ def _measured(checkpoints: Sequence[str], settings: Settings, report: Report, *,
         console = Console()
         console.print(terminal.summary(analyses, explain=report.explain))
         console.print(Text.assemble(f"{len(written)} files in ", (shown(out), "bold")))
+
+
+def _named(checkpoint: str) -> str:
+    """The folder of a report on `checkpoint`: its own name, also of `.` and `..`; never one that leads elsewhere."""
+    name = Path(os.path.abspath(checkpoint) if os.path.exists(checkpoint) else checkpoint).name
+    return name if name not in ("", ".", "..") else "checkpoint"
 
 
 def chosen(formats: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gti_diag.errors import InputError
 from gti_train.loop.state import Saving, run_name
-from gti_train.loop.training import StepRecord, check_finite, evaluate
+from gti_train.loop.training import StepRecord, check_loss, evaluate
 from gti_train.loop.watched import Watch, train_watched
 from gti_train.model.new_rows import NewRows
 from gti_train.model.sequences import Example, encode, most_tokens
@@ -41,7 +41,7 @@ def ground(
     `rows` are the new rows of a caller who wants them in float32 afterwards.
 
     Raises:
-        InputError: no examples, or one of them is empty or too long; a state of another run; a loss that is not finite.
+        InputError: no examples, or one of them is empty or too long; a state of another run; a run that diverges.
     """
     if not examples:
         raise InputError("no examples to ground on: give at least one")
@@ -66,7 +66,7 @@ def ground(
         if held_out:
             indices = range(len(examples), len(encoded))
             loss = evaluate(objective, indices, batch=config.batch, device=model.device)
-            check_finite("held-out loss", loss, step=record.step)
+            check_loss("held-out loss", loss, step=record.step)
             values["held_out_loss"] = loss
         return values
 

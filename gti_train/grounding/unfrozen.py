@@ -72,7 +72,7 @@ def unfreeze(
     """Train all of `model` (made float32) on the answers of `examples`, one record per step.
 
     Raises:
-        InputError: as `encode`; a state of another run; a loss that is not finite.
+        InputError: as `encode`; a state of another run; a run that diverges.
     """
     longest = most_tokens(model, max_tokens)
     encoded = [encode(e, tokenizer, new=(), max_tokens=longest) for e in examples]

@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from gti_diag.files import told
+
 from .processes import world
 from .state import METRICS
 from .trackers import Trackers
@@ -19,13 +21,19 @@ class Diary:
         self.begun = False
 
     def follow(self, records: Iterable[StepRecord]) -> None:
+        """Write them down as they come.
+
+        Raises:
+            InputError: the disk is full, or the folder cannot be written.
+        """
         for record in records:
             self.step = record.step
             if world()[0] != 0:
                 continue
-            _append(self.metrics, record, first=not self.begun)
-            self.begun = True
-            self.trackers.log(record)
+            with told(self.metrics):
+                _append(self.metrics, record, first=not self.begun)
+                self.begun = True
+                self.trackers.log(record)
             if self.progress is not None:
                 self.progress(record)
 

@@ -21,6 +21,8 @@ from .order import order
 from .processes import total, world
 from .state import State
 
+DIVERGED = 1e3  # nats per answer token; a uniform guess among a million tokens costs 14
+
 
 @dataclass(frozen=True)
 class LoopConfig:
@@ -96,7 +98,7 @@ def train(
     cut into micro-batches and processes. The states share memory with the run: save or copy them at once.
 
     Raises:
-        InputError: a loss or a gradient is not finite.
+        InputError: a loss or a gradient is not finite, or a loss is over `DIVERGED`.
     """
     optimizer = adamw(parameters, learning_rate=config.learning_rate)
     if state is not None:
@@ -120,8 +122,8 @@ def train(
             total(parameter.grad)
         norm = nn.utils.clip_grad_norm_(parameters, config.clip)
         mean = float(total(loss))
-        check_finite("loss", mean, step=step)
-        check_finite("gradient", float(norm), step=step)
+        check_loss("loss", mean, step=step)
+        check_loss("gradient", float(norm), step=step, most=math.inf)
         rate = config.learning_rate * schedule(step, steps=config.steps, warmup=config.warmup, shape=config.schedule)
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
@@ -131,15 +133,16 @@ def train(
         yield record, State(step, [p.data for p in parameters], optimizer.state_dict())
 
 
-def check_finite(name: str, value: float, *, step: int) -> None:
-    """Stop a run that has left the numbers.
+def check_loss(name: str, value: float, *, step: int, most: float = DIVERGED) -> None:
+    """Stop a run that has left the numbers, or will not come back.
 
     Raises:
-        InputError: `value` is infinite or not a number.
+        InputError: `value` is not a number, or more than `most`.
     """
-    if not math.isfinite(value):
+    if not (math.isfinite(value) and value <= most):
         raise InputError(
-            f"{name} is {value} at step {step}: lower the learning rate, or look for such values in the model"
+            f"{name} is {value:.3g} at step {step}, the run has diverged: lower the learning rate, or look for "
+            "such values in the model"
         )
 
 

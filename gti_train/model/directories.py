@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gti_diag.errors import InputError
-from gti_diag.files import part_folder
+from gti_diag.files import part_folder, told
 
 MANIFEST = ".gti-train.json"  # which files of a folder we wrote, and their sizes: they may be replaced, others may not
 
@@ -23,16 +23,15 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(os.path.realpath(path))
     temporary = _beside(target)
     try:
-        yield temporary
-        _list_files(temporary)
-        _refuse_foreign(target)  # hours may have passed
-        previous = temporary.with_name(temporary.name + "-old")
-        if target.exists():
-            os.replace(target, previous)
-        os.replace(temporary, target)
-        shutil.rmtree(previous, ignore_errors=True)
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
+        with told(target):
+            yield temporary
+            _list_files(temporary)
+            _refuse_foreign(target)  # hours may have passed
+            previous = temporary.with_name(temporary.name + "-old")
+            if target.exists():
+                os.replace(target, previous)
+            os.replace(temporary, target)
+            shutil.rmtree(previous, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -48,11 +47,9 @@ def check_place(path: str | os.PathLike[str]) -> None:
 
 def _beside(target: Path) -> Path:
     _refuse_foreign(target)
-    try:
+    with told(target):
         temporary = part_folder(target.parent)
         temporary.chmod(0o755)
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
     return temporary
 
 

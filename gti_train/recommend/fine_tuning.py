@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gti_diag.errors import InputError
 from gti_train.loop.state import Saving, run_name
-from gti_train.loop.training import StepRecord, check_finite, evaluate
+from gti_train.loop.training import StepRecord, check_loss, evaluate
 from gti_train.loop.watched import train_watched
 from gti_train.model.tree_passes import find_way
 
@@ -39,7 +39,7 @@ def fine_tune(
     out items are ranked. With `saving`, the run resumes from its newest state.
 
     Raises:
-        InputError: no families; something to watch that is not measured; a state of another run; a loss that is not finite.
+        InputError: no families; something to watch that is not measured; a state of another run; a run that diverges.
     """
     if not families:
         raise InputError("no examples to fine-tune on: give at least one")
@@ -62,7 +62,7 @@ def fine_tune(
         if validation:
             held_out = range(len(families), len(everything))
             loss = evaluate(objective, held_out, batch=config.batch, device=learner.model.device)
-            check_finite("validation loss", loss, step=record.step)
+            check_loss("validation loss", loss, step=record.step)
             values["validation_loss"] = loss
         return values | (ranking() if ranking else {})
 

@@ -54,6 +54,23 @@ def test_analyze_writes_the_report_and_prints_the_verdict(run, tiny_lm, tmp_path
     }
 
 
+@pytest.mark.parametrize("given, name", [("..", "base"), (".", "inner"), ("{}/", "base"), ("hf://a/..", "checkpoint")])
+def test_a_report_without_a_place_lies_under_the_name_of_its_checkpoint(tmp_path, monkeypatch, given, name):
+    from gti_diag.cli.analyze import _named
+
+    (tmp_path / "base" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "base" / "inner")
+    assert _named(given.format(tmp_path / "base")) == name
+
+
+def test_analyze_of_the_folder_above_writes_nothing_beside_the_report(run, tiny_lm, monkeypatch):
+    folder = tiny_lm("plain")
+    (folder / "here").mkdir()
+    monkeypatch.chdir(folder / "here")
+    assert run("analyze", "..", "--formats", "json", "--figures", "none")[0] == 0
+    assert everything(folder / "here") == ["gti-report", "gti-report/plain", "gti-report/plain/analysis.json"]
+
+
 def test_no_new_tokens_is_said_plainly_and_passes(run, tiny_lm, tmp_path):
     code, out, _ = run("analyze", tiny_lm("plain"), "--out", tmp_path / "out")
     assert code == 0 and "no new tokens were found" in " ".join(out.split())

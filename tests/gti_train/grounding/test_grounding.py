@@ -252,7 +252,7 @@ def test_a_run_that_leaves_the_numbers_is_refused(tiny_lm, tmp_path, rates):
     extend_checkpoint(tiny_lm(), tmp_path / "mean", tokens=CODES)
     config = GroundingConfig(steps=1, learning_rate=rates[0], warmup=0)
     then = LoopConfig(steps=2, learning_rate=rates[1], warmup=0)
-    with pytest.raises(InputError, match=r"is (nan|inf) at step \d: lower the learning rate"):
+    with pytest.raises(InputError, match=r"is (nan|inf) at step \d, the run has diverged: lower the learning rate"):
         ground_checkpoint(tmp_path / "mean", tmp_path / "gti", examples=EXAMPLES, config=config, then=then)
     assert not (tmp_path / "gti").exists()
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -206,3 +207,39 @@ def test_a_run_killed_right_after_its_early_stop_trains_no_further(run):
     resumed, whole = run(stop, config=config, save_every=1)
     assert whole[1][-1] == stop  # what this test is about
     assert resumed[1:] == whole[1:]
+
+
+@pytest.mark.parametrize("most, kept", [(2_000, []), (60_000, [2])])
+def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(tiny_lm, tmp_path, most, kept):
+    """Where a state fits, it is kept; where not even that, nothing is half there."""
+    source, options = (
+        tmp_path / "mean",
+        {"examples": EXAMPLES, "config": GroundingConfig(steps=2), "compute": "float32"},
+    )
+    extend_checkpoint(tiny_lm(), source, tokens=CODES)
+    ground_checkpoint(source, tmp_path / "whole", **options)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        with pytest.raises(
+            InputError, match=r"cannot write .*/gti.*: (File too large|no more can be written; make room)$"
+        ):
+            ground_checkpoint(source, tmp_path / "gti", **options, save_every=50)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "gti").exists() and not list(tmp_path.rglob(".part-*"))
+    assert [int(path.stem.split("-")[1]) for path in tmp_path.glob("gti.state/step-*.pt")] == kept
+    ground_checkpoint(source, tmp_path / "gti", **options, save_every=50)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "gti")]
+    assert weights[0] == weights[1]
+
+
+def test_a_diverged_run_leaves_what_is_there(tiny_lm, tmp_path):
+    source = tmp_path / "mean"
+    extend_checkpoint(tiny_lm(), source, tokens=CODES)
+    ground_checkpoint(source, tmp_path / "gti", examples=EXAMPLES, config=GroundingConfig(steps=1))
+    before = (tmp_path / "gti" / "model.safetensors").read_bytes()
+    wild = GroundingConfig(steps=9, learning_rate=1e9, warmup=0)
+    with pytest.raises(InputError, match=r"loss is \S+ at step 2, the run has diverged: lower the learning rate"):
+        ground_checkpoint(source, tmp_path / "gti", examples=EXAMPLES, config=wild)
+    assert (tmp_path / "gti" / "model.safetensors").read_bytes() == before
