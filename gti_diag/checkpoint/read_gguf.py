@@ -142,7 +142,9 @@ def _tensor(folder: Folder, file: str, *, name: str, offset: int, shape: tuple[i
         rows = packed.fetch(ids).numpy()
         if not len(rows):
             return torch.empty((0, *shape[1:]))
-        with np.errstate(invalid="ignore", over="ignore"):  # a scale that is not finite makes its block so: a scan tells that
+        with np.errstate(
+            invalid="ignore", over="ignore"
+        ):  # a scale that is not finite makes its block so: a scan tells that
             return torch.from_numpy(np.ascontiguousarray(dequantize(rows, kind)))
 
     return Matrix(name=name, shape=shape, kind="float32", fetch=fetch, packing=kind.name,

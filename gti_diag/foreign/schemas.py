@@ -123,6 +123,7 @@ class Sidecar(Form):
     codebooks: FileName | None = None
     item_means: FileName | None = None
     counts: list[Whole] | None = None
+    norm: Literal["own", "text"] | None = None
 
     @model_validator(mode="after")
     def _of_one_length(self) -> "Sidecar":

@@ -30,7 +30,8 @@ CODE = re.compile(r"<\|?([a-z])_(\d+)\|?>")
 class Sidecar:
     """What `gti.json` holds: the new tokens of this checkpoint and how their rows came about.
 
-    `codebooks` and `item_means` name files beside the weights; `counts` says how many items carry each token.
+    `codebooks` and `item_means` name files beside the weights; `counts` says how many items carry each token, `norm` whether
+    rows started at lengths of their `own` or at the median of the `text` rows (null: not known).
     """
 
     new_tokens: list[str]
@@ -44,6 +45,7 @@ class Sidecar:
     codebooks: str | None = None
     item_means: str | None = None
     counts: list[int] | None = None
+    norm: str | None = None
     schema: int = 1
 
 

@@ -188,7 +188,7 @@ def extend_checkpoint(
         rows = {name: start(weight.data) for name, weight in matrices(model).items()}
         write_rows(model, ids, rows)
         carried = None if counts is None else [int(count) for count in counts]
-        sidecar = Sidecar(list(tokens), ids, levels, init, seed, parent=str(source), counts=carried)
+        sidecar = Sidecar(list(tokens), ids, levels, init, seed, parent=str(source), counts=carried, norm=norm)
         known = {name: vectors for name, vectors in references.items() if vectors is not None}
         save_extended(model, tokenizer, folder, sidecar=sidecar, references=known)
     return sidecar

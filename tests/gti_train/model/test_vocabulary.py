@@ -1,6 +1,7 @@
 """New tokens get their own ids and rows; nothing that was there changes."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -116,6 +117,17 @@ def test_round_trip(tiny_lm, tmp_path, init, tied):
     extend_checkpoint(source, tmp_path / "again", **given)
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "again")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_the_sidecar_says_at_which_lengths_rows_started(tiny_lm, tmp_path):
+    options = {"tokens": CODES, "init": "random"}
+    for norm in ("own", "text"):
+        extend_checkpoint(tiny_lm(), tmp_path / norm, **options, norm=norm)
+        assert read_sidecar(tmp_path / norm).norm == norm
+    older = json.loads((tmp_path / "own" / "gti.json").read_text())
+    del older["norm"]
+    (tmp_path / "own" / "gti.json").write_text(json.dumps(older))
+    assert read_sidecar(tmp_path / "own").norm is None
 
 
 def test_output_rows_start_from_output_statistics(tiny_lm, tmp_path):
