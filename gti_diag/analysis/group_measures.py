@@ -14,6 +14,10 @@ from gti_diag.measures.tiles import evenly, one_thread_each, workers
 
 from .group_rows import GroupRows
 
+NOT_DIRECT = (
+    f"float64 rows of more than {spectra.DIRECT:,} numbers: their Gram matrix shows no singular value under 4e-8 of the largest, "
+    "which is far above their rounding"
+)
 LISTED = 4096  # singular values kept in a report
 VARIANCE = 0.95  # `components_95`: the components that carry this share
 AXES = 16  # leading axes of a group, between which and text's principal angles are taken
@@ -176,11 +180,13 @@ def group_measures(held: GroupRows, *, moments: bool = False) -> tuple[dict, Sum
     floor = geometry.precision_floor(mean[None], matrix.dtype)
     reason = floor_reason(dispersion, floor, matrix.kind, count=held.count)
     typical = reason or typical_reason(found.values["median_dispersion"], floor, matrix.kind)
-    shapes = shape(rows if gram is None or wide else gram, floor_reason=reason)
+    direct = not held.sampled and spectra.is_direct(rows)
+    shapes = shape(rows if gram is None or wide or direct else gram, floor_reason=reason)
+    coarse = None if direct or matrix.dtype != torch.float64 else NOT_DIRECT
     for suffix in ("", "_centred"):
-        shapes.values[f"numerical_rank{suffix}"] = spectra.numerical_rank(
-            shapes.values[f"singular_values{suffix}"], shape=(held.count, matrix.shape[1]), dtype=matrix.dtype
-        )
+        s = shapes.values[f"singular_values{suffix}"]
+        size = {"shape": (held.count, matrix.shape[1]), "dtype": matrix.dtype}
+        shapes.add(f"numerical_rank{suffix}", partial(_shape_of, coarse, spectra.numerical_rank, s, **size))
     spectrum = shapes.values["singular_values_centred"]
     axes = None if reason or moments else _leading_axes(rows, gram)
     directions = _directions(held, zero, None)

@@ -19,9 +19,11 @@ from torch import Tensor
 from .geometry import centroid
 from .tiles import add_gram, height, mirror, one_thread, one_thread_each, wide_tiles, workers
 
-NOISE = 8 * torch.finfo(torch.float64).eps  # times the trace; 2.8 eps was the largest seen, on three processors
+EPS = torch.finfo(torch.float64).eps
+NOISE = 8 * EPS  # times the trace; 2.8 eps was the largest seen, on three processors
 PARTS = 4  # Gram matrices summed side by side: a worker that a busy core slows takes fewer of them
 LARGE = 4096  # columns; above, LAPACK works within the matrix and on both cores
+DIRECT = 1 << 21  # numbers of float64 rows up to which singular values are taken of the rows themselves
 WIDEST_APART = 2048  # columns; above, one Gram matrix is summed by all threads together: four would take gigabytes
 
 
@@ -100,20 +102,30 @@ def moments(rows: Float[Tensor, "tokens dim"] | Iterable[Tensor]) -> Moments:
 def singular_values(rows: Float[Tensor, "tokens dim"] | Moments, *, centred: bool = False) -> Float[Tensor, " rank"]:
     """σ of the rows (minus their mean if centred), descending, float64, length min(tokens, dim).
 
-    Values that rounding alone explains (λ below `Moments.noise`) are returned as exact zeros. Identical
-    rows, centred, give all zeros.
+    Values that rounding alone explains (λ below `Moments.noise`: σ below some 4e-8 σ₁) are returned as exact zeros.
+    Identical rows, centred, give all zeros. Of a few float64 rows (`is_direct`) σ is seen down to max(tokens, dim) · eps · ‖rows‖_F.
 
     Raises: ValueError if there are no rows, or a row is not finite.
-    Source: eigenvalues of the Gram matrix; Golub & Van Loan, Matrix Computations (4th ed.), §8.6.
+    Source: eigenvalues of the Gram matrix; Golub & Van Loan, Matrix Computations (4th ed.), §8.6; its square root of the precision
+        is what float64 rows are too good for.
     """
     if isinstance(rows, Moments):
         count, scatter, noise = rows.count, rows.scatter(centred=centred), rows.noise(centred=centred)
+    elif is_direct(rows):
+        wide, square = _centred(rows, centred=centred)
+        s = torch.linalg.svdvals(wide)
+        return torch.where(s > max(wide.shape) * EPS * square**0.5, s, 0.0)
     elif len(rows) < rows.shape[1]:
         count, (scatter, noise) = len(rows), _row_gram(rows, centred=centred)
     else:
         return singular_values(moments(rows), centred=centred)
     eigenvalues = _eigvalsh(scatter).flip(0)[: min(count, scatter.shape[0])]
     return torch.where(eigenvalues > noise, eigenvalues, 0.0).sqrt()
+
+
+def is_direct(rows: Float[Tensor, "tokens dim"] | Moments) -> bool:
+    """Whether `singular_values` takes them of the rows themselves: float64 rows of at most 2²¹ numbers."""
+    return isinstance(rows, Tensor) and rows.dtype == torch.float64 and rows.numel() <= DIRECT
 
 
 def effective_rank(s: Float[Tensor, " rank"]) -> float:
@@ -314,6 +326,13 @@ def _add_moments(total: Tensor, gram: Tensor, rows: Tensor, shift: Tensor) -> No
 
 def _row_gram(rows: Tensor, *, centred: bool) -> tuple[Tensor, float]:
     # Fewer rows than columns: the n × n Gram matrix has the same non-zero spectrum, and is small.
+    wide, _ = _centred(rows, centred=centred)
+    gram = wide @ wide.T
+    return gram, NOISE * float(gram.trace())
+
+
+def _centred(rows: Tensor, *, centred: bool) -> tuple[Tensor, float]:
+    """The rows in float64, minus their mean if centred, and the square sum from which they were rounded."""
     if len(rows) == 0:
         raise ValueError("no rows: a spectrum needs at least one")
     wide = rows.double()
@@ -321,9 +340,8 @@ def _row_gram(rows: Tensor, *, centred: bool) -> tuple[Tensor, float]:
         raise ValueError("a row holds NaN or infinity: its spectrum is undefined")
     if centred:
         wide = wide - wide[0]  # identical rows become exact zeros, which the mean then leaves alone
-        wide = wide - wide.mean(0)
-    gram = wide @ wide.T
-    return gram, NOISE * float(gram.trace())
+    square = float(wide.square().sum())
+    return (wide - wide.mean(0) if centred else wide), square
 
 
 def _is_large(symmetric: Tensor) -> bool:

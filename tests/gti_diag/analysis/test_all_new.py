@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 import gti_diag
 from gti_diag.errors import InputError
 from tests.conftest import vocabulary_like
+from tests.strategies import with_spectrum
 
 
 def test_an_item_table_is_measured_alone(tmp_path):
@@ -101,3 +102,16 @@ def test_a_head_that_lacks_padding_alone_is_judged(tiny_lm):
     assert set(analysis["matrices"]) == {"input", "output"}
     groups = {role: matrix["groups"] for role, matrix in analysis["matrices"].items()}
     assert groups["input"]["reserved"]["count"] - groups["output"]["reserved"]["count"] == 448 - used
+
+
+def test_the_rank_of_float64_rows_is_exact_or_undefined(tmp_path, monkeypatch):
+    s = torch.logspace(0, -8, 40, dtype=torch.float64)
+    np.save(tmp_path / "items.npy", with_spectrum(s, 90).numpy())
+
+    def measured():
+        return gti_diag.diagnose(tmp_path / "items.npy", new="0:90")["matrices"]["input"]["groups"]["new"]
+
+    assert measured()["numerical_rank"] == 40
+    monkeypatch.setattr("gti_diag.measures.spectra.DIRECT", 1000)
+    found = measured()
+    assert found["numerical_rank"] is None and "no singular value under 4e-8" in found["undefined"]["numerical_rank"]

@@ -114,9 +114,21 @@ def test_agrees_with_scipy_on_a_vocabulary(dtype, centred):
     np.testing.assert_allclose(singular_values(rows, centred=centred).numpy(), expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("count", [60, 500])
+@pytest.mark.parametrize("centred", [False, True])
+def test_few_float64_rows_keep_their_rank_at_condition_1e8(count, centred):
+    s = torch.logspace(0, -8, 50, dtype=torch.float64)
+    rows = strategies.with_spectrum(s, count) + (3.0 if centred else 0.0)
+    found = singular_values(rows, centred=centred)
+    exact = rows.numpy() - rows.numpy().mean(0) if centred else rows.numpy()
+    np.testing.assert_allclose(found.numpy(), scipy.linalg.svdvals(exact), rtol=1e-5)
+    assert spectra.numerical_rank(found, shape=tuple(rows.shape), dtype=rows.dtype) == 50
+    assert int((singular_values(moments(rows), centred=centred) > 0).sum()) < 50
+
+
 def test_ill_conditioned_rows_keep_their_digits_down_to_the_noise():
     s = torch.logspace(0, -10, 64, dtype=torch.float64)
-    found = singular_values(strategies.with_spectrum(s, 500))
+    found = singular_values(moments(strategies.with_spectrum(s, 500)))
     above = s > 1e-5
     torch.testing.assert_close(found[above], s[above], rtol=1e-5, atol=0)
     assert int((found == 0).sum()) > 0  # below 1.5e-8 · √trace: reported as zero, not as noise
