@@ -89,13 +89,13 @@ NEW_ROWS: tuple[tuple[Callable[..., bool], Callable[[Numbers, Mapping[str, Any]]
 
 
 def _agreement(now: Numbers, before: Numbers) -> Words:
-    value = _value(now, "rsa.pearson")
-    if value is None or value <= now["rsa.pearson"].noise:
+    value = _value(now, "rsa.agreement")
+    if value is None or value <= now["rsa.agreement"].noise:
         return "unrelated", {}
     levels = {
         name.split(".")[1].removeprefix("level_"): (_value(before, name) or 0.0) - (number.value or 0.0)
         for name, number in now.items()
-        if name.startswith("rsa.level_") and name.endswith(".pearson") and name in before
+        if name.startswith("rsa.level_") and name.endswith(".agreement") and name in before
     }
     worst = max(levels, key=lambda level: levels[level], default=None)
     return "part_untrained", {"where": f" (level {worst} fell most)" if worst is not None else ""}

@@ -13,6 +13,7 @@ from gti_diag.document import read
 from gti_diag.errors import InputError
 from gti_diag.foreign import shown
 
+from .agreement import agreements
 from .baseline import DIGITS, comparable, read_baseline
 from .causes import likely, steps
 from .policy import Policy, Rule, read_policy
@@ -101,6 +102,7 @@ def check(
     found = analysis_of(checkpoint, **options)
     name = None if baseline is None else "baseline" if isinstance(baseline, Mapping) else str(baseline)
     notes = [alarm["text"] for alarm in _alarms(found) if not alarm["fails"]]
+    notes += agreements(found)
     if not _has_new(found):
         before = None  # tokens without a row have no numbers to compare
     if before is not None:

@@ -3,7 +3,7 @@
 verdict_not = ["collapsed", "degenerate"]   # labels that fail
 allow_untied = false                        # a head stored apart although the config ties it fails
 
-[new.effective_rank_centred]                # [GROUP.MEASURE], [rsa.pearson], or [output.new.dispersion] for one matrix
+[new.effective_rank_centred]                # [GROUP.MEASURE], [rsa.agreement], or [output.new.dispersion] for one matrix
 min = 20                                    # bounds on the value …
 max_drop = 0.25                             # … and on its change, as a share of the baseline's value
 tolerance = 0.05                            # share of the value to forgive, in place of its sampling interval

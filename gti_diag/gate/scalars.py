@@ -27,11 +27,17 @@ class Number:
 
 
 def numbers(matrix: Mapping[str, Any]) -> dict[str, Number]:
-    """`new.effective_rank`, `text.norm.mean`, `rsa.pearson`, `rsa.level_1.centred`, `drift.text.moved`: every scalar of a matrix."""
+    """`new.effective_rank`, `text.norm.mean`, `rsa.agreement`, `rsa.level_1.centred`, `drift.text.moved`: every scalar of a matrix.
+
+    `rsa.` is agreement with the reference to judge by, `rsa.codebooks.` that with codebooks beside item means; `agreement` is the
+    form that the verdict reads (`counts_held` where counts are known, else `centred`).
+    """
     found: dict[str, Number] = {}
     for group, measures in matrix["groups"].items():
         found |= {f"{group}.{name}": number for name, number in _group(matrix, group, measures)}
     found |= {f"rsa.{name}": number for name, number in _rsa(matrix.get("rsa") or {})}
+    for reference, rsa in (matrix.get("rsa_references") or {}).items():
+        found |= {f"rsa.{reference}.{name}": number for name, number in _rsa(rsa)}
     for group, moved in ((matrix.get("drift") or {}).get("groups") or {}).items():
         found |= {f"drift.{group}.{name}": Number(value) for name, value in _scalars(moved)}
     return found
@@ -67,14 +73,16 @@ def _noise(name: str, value: float, measures: Mapping[str, Any], band: Mapping[s
     return half * abs(value / band["median"])
 
 
-def _rsa(rsa: Mapping[str, Any]) -> Iterator[tuple[str, Number]]:
+def _rsa(rsa: Mapping[str, Any], read: str | None = None) -> Iterator[tuple[str, Number]]:
+    read = rsa.get("read", read)
     for name in ("pearson", "spearman", "centred", "counts_held"):
         if name in rsa:
-            yield name, _statistic(rsa[name], (rsa.get("undefined") or {}).get(f"{name}.value"))
+            number = _statistic(rsa[name], (rsa.get("undefined") or {}).get(f"{name}.value"))
+            yield from ((named, number) for named in ((name, "agreement") if name == read else (name,)))
     if "rho_a" in rsa:
         yield "rho_a", Number(rsa["rho_a"])
     for level, found in (rsa.get("levels") or {}).items():
-        for name, number in _rsa(found):
+        for name, number in _rsa(found, read):
             yield f"level_{level}.{name}", number
 
 

@@ -32,7 +32,7 @@ def test_an_alarm_fails_a_check_of_healthy_rows_with_cause_and_remedy(kind):
 
 def test_an_alarm_that_does_not_fail_is_a_note():
     found = check(alarmed(analysis(), fails=False))
-    assert found.passed and found.notes == (TEXT,)
+    assert found.passed and found.notes[0] == TEXT
 
 
 def test_without_new_tokens_only_an_alarm_that_fails_is_a_finding():

@@ -105,11 +105,11 @@ def test_bounds_forgive_the_sampling_interval(tmp_path, rule, value, status):
 )
 def test_changes_forgive_the_sampling_intervals_of_both_sides(tmp_path, rule, passing, failing):
     """RSA 0.40 ± 0.04 on both sides: √2 · 0.04 = 0.057 on top of the 5 % (0.02) that the rule allows."""
-    rules = policy(tmp_path, f"[rsa.pearson]\n{rule} = 0.05")
+    rules = policy(tmp_path, f"[rsa.centred]\n{rule} = 0.05")
     before = baseline(HEALTHY)
 
     def moved(value):
-        return gate.check(analysis(rsa__pearson__value=value, rsa__pearson__interval=[value - 0.04, value + 0.04]),
+        return gate.check(analysis(rsa__centred__value=value, rsa__centred__interval=[value - 0.04, value + 0.04]),
                           baseline=before, policy=rules)  # fmt: skip
 
     assert moved(passing).passed
@@ -125,17 +125,33 @@ def test_a_measure_that_stopped_existing_fails_with_its_reason(tmp_path):
     assert finding.got == "undefined (all rows are identical)"
 
 
+def test_agreement_is_that_of_the_verdict_with_the_reference_to_judge_by_and_every_other_is_shown():
+    made = analysis(rsa__read="counts_held", rsa__counts_held={"value": 0.3, "interval": None, "p_value": 0.001})
+    made["matrices"]["input"]["rsa"]["levels"]["2"]["counts_held"] = {"value": 0.1, "interval": None, "p_value": 0.2}
+    made["matrices"]["input"]["rsa"]["levels"]["1"]["counts_held"] = {"value": None, "interval": None, "p_value": None}
+    found = numbers(made["matrices"]["input"])
+    values = {
+        name: found[f"rsa.{name}"].value
+        for name in ("agreement", "level_2.agreement", "codebooks.agreement", "centred")
+    }
+    assert values == {"agreement": 0.3, "level_2.agreement": 0.1, "codebooks.agreement": 0.21, "centred": 0.4}
+    assert gate.check(made).notes == (
+        "input rows against the means of their items: RSA with counts held 0.30 (level 2 0.10)",
+        "input rows against their codebook vectors: centred RSA 0.21",
+    )
+
+
 def test_without_a_baseline_rules_on_change_are_skipped_not_passed():
     found = gate.check(HEALTHY)
     assert found.passed
-    assert {f.measure for f in found.findings if f.status == "skip"} >= {"rsa.pearson", "text.norm.mean"}
+    assert {f.measure for f in found.findings if f.status == "skip"} >= {"rsa.agreement", "text.norm.mean"}
 
 
-@pytest.mark.parametrize("measure", ["rsa.pearson", "drift.text.mean_relative"])
+@pytest.mark.parametrize("measure", ["rsa.centred", "drift.text.mean_relative"])
 @pytest.mark.parametrize("bound", ["min = 0.1", "max_drop = 0.5"])
 def test_a_rule_on_what_nobody_measured_fails_unless_it_says_otherwise(tmp_path, measure, bound):
     blind = copy.deepcopy(HEALTHY)
-    blind["matrices"]["input"] |= {"rsa": None, "drift": None}
+    blind["matrices"]["input"] |= {"rsa": None, "rsa_references": {}, "drift": None}
     rules = f"verdict_not = ['collapsed']\n[{measure}]\n{bound}"
     assert only_failure(gate.check(blind, policy=policy(tmp_path, rules))).got == "not measured"
     found = gate.check(blind, policy=policy(tmp_path, rules + "\nif_measured = true"))
@@ -170,11 +186,11 @@ def test_no_verdict_is_no_pass():
     [
         (lambda m: m["input"].update(measures={}), "matrices.input.measures is empty"),
         (lambda m: m.clear(), "matrices is empty"),
-        (lambda m: m["input"]["measures"]["rsa.pearson"].update(noise=math.inf), "Infinity is not a number"),
-        (lambda m: m["input"]["measures"]["rsa.pearson"].update(noise=-1), "noise is -1"),
-        (lambda m: m["input"]["measures"]["rsa.pearson"].update(value="0.4"), "value is '0.4', it should be a number"),
-        (lambda m: m["input"]["measures"]["rsa.pearson"].update(slack=1), "a key .*slack' that it must not have"),
-        (lambda m: m["input"]["measures"]["rsa.pearson"].update(value=10**400), "a number of 401 digits"),
+        (lambda m: m["input"]["measures"]["rsa.centred"].update(noise=math.inf), "Infinity is not a number"),
+        (lambda m: m["input"]["measures"]["rsa.centred"].update(noise=-1), "noise is -1"),
+        (lambda m: m["input"]["measures"]["rsa.centred"].update(value="0.4"), "value is '0.4', it should be a number"),
+        (lambda m: m["input"]["measures"]["rsa.centred"].update(slack=1), "a key .*slack' that it must not have"),
+        (lambda m: m["input"]["measures"]["rsa.centred"].update(value=10**400), "a number of 401 digits"),
     ],
 )
 def test_a_spoilt_baseline_is_refused(tmp_path, spoil, message):
@@ -197,7 +213,7 @@ def test_noise_is_the_null_scaled_to_the_value_and_the_standard_error_of_a_mean(
     assert found["new.dispersion_ratio"].noise == pytest.approx(0.25 * 0.1 / 0.8)
     assert found["new.mean_cosine"].noise == pytest.approx(0.1)  # absolute: cosines pass through 0
     assert found["new.norm.mean"].noise == pytest.approx(1.96 * 0.1 / math.sqrt(4))
-    assert found["rsa.level_2.pearson"].noise == pytest.approx(0.1)
+    assert found["rsa.level_2.centred"].noise == pytest.approx(0.1)
     assert "new.singular_values" not in found
 
 
@@ -213,7 +229,7 @@ def test_noise_is_the_null_scaled_to_the_value_and_the_standard_error_of_a_mean(
         ("collapsed", {"new__dispersion": 0.0009, "new__dispersion_ratio": 0.004}, "rounding of bfloat16"),
         ("degenerate", {"new__unique_rows": 2}, "2 rows repeat the vector"),
         ("collapsed", {"new__zero_rows": 4}, "4 new rows are zero"),
-        ("unstructured", {"rsa__pearson__value": 0.01}, "random start that was never trained"),
+        ("unstructured", {"rsa__centred__value": 0.01}, "random start that was never trained"),
     ],
 )
 def test_a_failed_verdict_names_its_likely_cause(verdict, changes, cause):
@@ -222,7 +238,7 @@ def test_a_failed_verdict_names_its_likely_cause(verdict, changes, cause):
 
 
 def test_a_partial_loss_of_structure_names_the_level_that_fell_most():
-    worse = analysis(rsa__pearson__value=0.2, rsa__levels__2__pearson__value=0.02)
+    worse = analysis(rsa__centred__value=0.2, rsa__levels__2__centred__value=0.02)
     finding = only_failure(gate.check(worse, baseline=baseline(HEALTHY)))
     assert "level 2 fell most" in finding.cause
 
@@ -286,12 +302,12 @@ def test_another_reference_under_the_same_name_is_noticed(tmp_path):
     from gti_diag.gate.baseline import settings
 
     found = copy.deepcopy(HEALTHY)
-    file = tmp_path / "codebooks.safetensors"
+    file = tmp_path / "item_means.safetensors"
     found["matrices"]["input"]["rsa"]["reference"] = str(file)
     vectors = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     digests = []
     for rows in (vectors, vectors, vectors + 1):
-        save_file({"codebooks": rows}, file)
+        save_file({"item_means": rows}, file)
         digests.append(settings(found)["reference_digest"])
     assert digests[0] == digests[1] != digests[2]
     assert settings(HEALTHY)["reference_digest"] is None
@@ -395,7 +411,7 @@ def test_baseline_check_and_update_at_the_terminal(capsys, monkeypatch, tmp_path
     assert run(capsys, monkeypatch, "check", good, "--baseline", file)[0] == 0
 
     code, out, err = run(capsys, monkeypatch, "check", bad, "--baseline", file)
-    assert (code, err) == (1, "")
+    assert code == 1 and err.startswith("note: input rows against the means of their items: centred RSA 0.40")
     assert "input verdict: expected not collapsed" in out
     assert "likely cause: as close together as resize_token_embeddings" in out
 
