@@ -3,11 +3,11 @@
 Import this inside functions, as `schemas`.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field
 
-from .schemas import Open
+from .schemas import Form, Open, Schema
 
 Identifier = Annotated[str, Field(min_length=1, max_length=500)]
 
@@ -26,3 +26,16 @@ class QueryLine(Open):
 
     query_id: Identifier = Field(validation_alias=AliasChoices("query_id", "_id"))
     text: str
+
+
+class WordingForm(Form):
+    """judge.json, beside a checkpoint's weights: how it is asked."""
+
+    schema_: Schema = Field(alias="schema")
+    policy: str
+    yes: str
+    no: str
+    tail: str
+    order: Literal["query-first", "document-first"]
+    max_tokens: Annotated[int, Field(ge=1, lt=2**31)]
+    document_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None

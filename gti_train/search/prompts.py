@@ -27,7 +27,10 @@ QUERY, DOCUMENT = "\nQuery:", "\nDocument:"
 @dataclass(frozen=True)
 class Wording:
     """What is asked, and how it is answered: `policy` is text that users edit; `tail` ends every prompt, and is best short,
-    since it is run for every pair; the answers differ in their first token."""
+    since it is run for every pair; the answers differ in their first token.
+
+    max_tokens: the most of a prompt; document_tokens: the most of a document, None for what the rest of the prompt leaves.
+    """
 
     policy: str = POLICY
     yes: str = " Yes"
@@ -35,6 +38,7 @@ class Wording:
     tail: str = "\nMatch:"
     order: str = QUERY_FIRST
     max_tokens: int = 512
+    document_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
@@ -101,7 +105,7 @@ class Prompter:
                 f"policy and query {self.tokenizer.decode(query)[:40]!r} take {fixed} tokens and leave none of {self.wording.max_tokens} for a "
                 "document: shorten them, or allow more tokens"
             )
-        document = document[:room]
+        document = document[: min(room, self.wording.document_tokens or room)]
         if self.wording.order == QUERY_FIRST:
             return [*self.start, *asked, *query, *read], [*document, *tail]
         return [*self.start, *read, *document, *asked], [*query, *tail]

