@@ -120,8 +120,10 @@ class Contrasts:
         return self.contrast.loss(asked @ read.T, grades)
 
     def _vectors(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
+        from sentence_transformers.util import batch_to_device
+
         device = self.encoder.device
-        inputs = {name: value.to(device) for name, value in self.encoder.tokenize(list(texts)).items()}
+        inputs = batch_to_device(self.encoder.preprocess(list(texts)), device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.compute == torch.bfloat16):
             vectors = self.encoder(inputs)["sentence_embedding"]
         return torch.nn.functional.normalize(vectors.float(), dim=-1)

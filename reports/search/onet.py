@@ -16,6 +16,7 @@ from gti_train.search.judge import JudgeConfig, train_judge
 from gti_train.search.pairs import Sampling, sampled_pairs
 from gti_train.search.prompts import Wording
 from gti_train.search.reading import read_collection
+from gti_train.search.retriever import RetrieverConfig, train_retriever
 
 POLICY = "Does the occupation fit the job title?"
 WORDING = Wording(POLICY, tail="\nMatch:", order="document-first", max_tokens=192, document_tokens=112)
@@ -57,9 +58,24 @@ def judge(train: Collection, work: Path, model: str, epochs: float) -> None:
     (work / "judge_cost.json").write_text(json.dumps({"processor_s_of_the_last_run": time.process_time() - began}))
 
 
+def encoder(train: Collection, work: Path) -> None:
+    candidates = found_by("minilm", train, work, "frozen_train")
+    began = time.process_time()
+
+    def tell(record, steps: int) -> None:
+        if record.step % 10 == 0:
+            told = {"step": record.step, "of": steps, "loss": record.loss, "processor_s": time.process_time() - began}
+            print(json.dumps(told), flush=True)
+
+    train_retriever(
+        "minilm", work / "encoder", collection=train, config=RetrieverConfig(), candidates=candidates.tolist(),
+        save_every=20, progress=tell,
+    )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("stage", choices=["judge"])
+    parser.add_argument("stage", choices=["judge", "encoder"])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct")
@@ -67,7 +83,10 @@ def main() -> None:
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     train, _ = collections(given.data)
-    judge(train, given.work, given.model, given.epochs)
+    if given.stage == "judge":
+        judge(train, given.work, given.model, given.epochs)
+    else:
+        encoder(train, given.work)
 
 
 main()

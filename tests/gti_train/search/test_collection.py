@@ -9,6 +9,7 @@ from gti_diag.errors import InputError
 from gti_train.search.collection import Collection, Document, Query, apart, split, write_collection
 from gti_train.search.evaluation import quality, report, reranked
 from gti_train.search.reading import read_collection
+from gti_train.search.world import product_search
 
 
 def small() -> Collection:
@@ -101,3 +102,27 @@ def test_quality_is_of_all_judged_documents():
 def test_reranking_keeps_the_order_of_ties():
     found = reranked(torch.tensor([[7, 3, 5]]), torch.tensor([[0.0, 2.0, 0.0]]))
     assert found.tolist() == [[3, 7, 5]]
+
+
+def test_grades_of_the_embedded_collection_follow_from_the_products():
+    from gti_train.catalogue.world import product_world
+
+    collection = product_search(items=162, queries=60, seed=3)
+    items = {item.id: item for item in product_world(items=162, users=0, seed=3).items}
+    assert collection == product_search(items=162, queries=60, seed=3) and len(collection.queries) == 60
+    graded = {grade for grades in collection.judgements.values() for grade in grades.values()}
+    assert graded == {1, 2, 3, 4}
+    for query in collection.queries:
+        grades = collection.judgements[query.id]
+        best = [items[d] for d, grade in grades.items() if grade == 4]
+        shelf = best[0].category
+        facts = [{*item.attributes.values(), item.brand} for item in best]
+        asked = {fact for fact in set.intersection(*facts) if fact in query.text}
+        assert asked, query.text
+        for identifier, grade in grades.items():
+            item = items[identifier]
+            true = asked & {*item.attributes.values(), item.brand}
+            expected = 1 if item.category != shelf else 4 if true == asked else 3 if true else 2
+            assert grade == expected and item.category[:2] == shelf[:2]
+    train, test = split(collection, share=0.3, seed=0)
+    assert not {d.group for d in train.documents} & {group for best in test.best_groups for group in best}

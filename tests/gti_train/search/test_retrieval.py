@@ -6,10 +6,14 @@ import pytest
 import torch
 
 from gti_diag.errors import InputError
-from gti_train.search.bi_encoder import retrieved
+from gti_train.search.bi_encoder import encoded, load_encoder, retrieved
 from gti_train.search.bm25 import BM25
+from gti_train.search.collection import Collection, Query
 from gti_train.search.contrast import Contrast, lessons
+from gti_train.search.evaluation import quality
 from gti_train.search.pairs import Sampling
+from gti_train.search.retriever import RetrieverConfig, found_by, geometry, train_retriever
+from gti_train.search.signals import combine
 
 from .search_cases import shop
 
@@ -65,3 +69,53 @@ def test_more_documents_than_there_are_cannot_be_retrieved():
     assert places[:, 0].tolist() == [0, 1, 2, 3] and bool((values[:, 0] > 0.999).all())
     with pytest.raises(InputError, match="5 of 4 documents cannot be retrieved"):
         retrieved(rows, rows, 5)
+
+
+def test_tuning_brings_the_best_document_up_and_leaves_an_encoder_that_others_open(tmp_path):
+    """MiniLM takes invented words for nothing; after a few steps it knows what they are after."""
+    from sentence_transformers import SentenceTransformer
+
+    documents = shop().documents
+    meant = {"zorp": 0, "quib": 2, "flim": 4, "drax": 6}
+    queries = tuple(Query(f"{word}{i}", f"{word} {i}") for word in meant for i in range(4))
+    judged = {q.id: {documents[meant[q.text[:4]]].id: 2, documents[meant[q.text[:4]] + 1].id: 1} for q in queries}
+    collection = Collection(documents, queries, judged)
+    before = quality(found_by(load_encoder("minilm"), collection, 8)[0], collection, k=2).mean(0)
+    losses = []
+    train_retriever(
+        "minilm", tmp_path / "tuned", collection=collection, compute="float32",
+        config=RetrieverConfig(epochs=10, batch=4, queries=4, learning_rate=1e-4, sampling=Sampling(2, 2, 0)),
+        progress=lambda record, steps: losses.append(record.loss),
+    )  # fmt: skip
+    tuned = load_encoder(str(tmp_path / "tuned"))
+    after = quality(found_by(tuned, collection, 8)[0], collection, k=2).mean(0)
+    assert before[0] < 0.6 and after[0] > 0.95 and after[1] == 1
+    assert len(losses) == 10 and losses[-1] < losses[0] / 2
+    plain = SentenceTransformer(str(tmp_path / "tuned"), device="cpu")
+    assert plain.max_seq_length == tuned.max_seq_length == 256
+    vectors = encoded(tuned, [d.text for d in documents])
+    torch.testing.assert_close(
+        vectors, plain.encode([d.text for d in documents], convert_to_tensor=True), atol=1e-5, rtol=0
+    )
+    assert set(geometry(vectors, k=2)) == {"effective_rank_centred", "mean_cosine", "uniformity", "hubness"}
+
+
+def test_an_encoder_that_cannot_be_loaded_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"--encoder .*: cannot be loaded \(.*\); give minilm, a folder or a hub id"):
+        load_encoder(str(tmp_path))
+
+
+def test_signals_are_weighed_by_what_they_say_of_grades():
+    """Two signals carry half of the truth each, one is noise: the combination ranks better than each, and ignores noise."""
+    generator = torch.Generator().manual_seed(0)
+    collection = shop()
+    grades = torch.tensor([[float(g.get(d, 0)) for d in range(8)] for g in collection.relevant])
+    noise = torch.randn(3, *grades.shape, generator=generator)
+    signals = torch.stack([(grades >= 2) + 0.1 * noise[0], (grades == 4) + 0.1 * noise[1], 50 + 10 * noise[2]])
+    made = combine(("shelf", "colour", "noise"), signals, collection, near=8)
+    assert min(made.weights[:2]) > 10 * abs(made.weights[2])
+    together = quality(made.top(signals, 2), collection, k=2)[:, 0].mean()
+    alone = [quality(s.sort(dim=1, descending=True)[1][:, :2], collection, k=2)[:, 0].mean() for s in signals]
+    assert together > max(alone) and together > 0.99
+    with pytest.raises(InputError, match="the signal 'flat' is the same"):
+        combine(("shelf", "flat"), torch.stack([signals[0], torch.ones_like(grades)]), collection)
