@@ -15,7 +15,7 @@ class EmbeddingGeometryCallback(TrainerCallback):
     that is not tied. At most 1024 new and 1024 old rows are read, evenly spread, through the embedding itself, so that
     adapters count; of a matrix sharded by FSDP2, only those rows travel.
 
-    Args: those of `Watch`: new, measures, every, on_collapse, on_drift.
+    Args: those of `Watch`: new, measures, references, every, on_collapse, on_drift.
 
     Raises:
         InputError: as `Watch`; at the start of training, no new tokens.

@@ -2,8 +2,10 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from gti_diag.measures import geometry, spectra
 from gti_diag.measures.tiles import evenly
 from gti_diag.tokens.codes import code_like
 
+from .agreement import Meanings, read_meanings
 from .live_rows import input_embedding, readers, row_count
 
 log = logging.getLogger(__name__)
@@ -61,13 +64,15 @@ class Watch:
     Args:
         new: ids of the new tokens, a regular expression on token strings, or None for added tokens that look like codes.
         measures: names from MEASURES.
+        references: folder of the extended checkpoint, whose gti.json names item means or codebooks: agreement with each is
+            looked at as well (`rsa`, `rsa_level_1`, `rsa_codebooks`, …), as `gti-train ground` shows it.
         every: steps between looks; there is one before the first step as well.
         on_collapse: ignore, warn or stop when the spread of the new rows is below the verdict's threshold (0.01 of the
             old rows'), from the first look after the start.
         on_drift: the same when any old row read differs from its start by one bit; `ignore` unless old rows are frozen.
 
     Raises:
-        InputError: a measure or action that does not exist.
+        InputError: a measure or action that does not exist; as `read_meanings`.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Watch:
         new: Sequence[int] | Tensor | str | None = None,
         *,
         measures: Sequence[str] = DEFAULT,
+        references: str | Path | None = None,
         every: int = 100,
         on_collapse: str = "warn",
         on_drift: str = "ignore",
@@ -89,16 +95,18 @@ class Watch:
             raise InputError(f"every={every}: measure every 1 step or more")
         self.new, self.measures, self.every = new, tuple(measures), every
         self.on_collapse, self.on_drift = on_collapse, on_drift
+        self.known = None if references is None else read_meanings(references)
 
     def begin(self, model: nn.Module, tokenizer: Any = None) -> None:
         """Choose the rows: at most 1024 new and 1024 old ones, evenly spread.
 
         Raises:
-            InputError: there are no new tokens, or no others.
+            InputError: there are no new tokens, or no others; none of the new ones is in the gti.json of `references`.
         """
         count = row_count(input_embedding(model))
         new = new_ids(self.new, tokenizer, rows=count)
         self.ids = new[evenly(len(new), MOST_ROWS)]
+        self.meant = self._meant()
         others = torch.ones(count, dtype=torch.bool)
         others[new] = False
         if hasattr(tokenizer, "__len__"):
@@ -109,6 +117,17 @@ class Watch:
         self.old = old[evenly(len(old), MOST_ROWS)]
         self.start: dict[str, Tensor] = {}
         self.told: set[str] = set()
+
+    def _meant(self) -> tuple[Tensor, Meanings] | None:
+        """Places among the rows that are read of those with a meaning, and what they mean."""
+        if self.known is None:
+            return None
+        meanings, ids = self.known
+        at = {id: place for place, id in enumerate(ids)}
+        shared = [(place, at[id]) for place, id in enumerate(self.ids.tolist()) if id in at]
+        if not shared:
+            raise InputError("no new token is among those of the gti.json in references: name the folder of this model")
+        return torch.tensor([here for here, _ in shared]), meanings.of([there for _, there in shared])
 
     def look(self, model: nn.Module, *, step: int, speak: bool = True) -> tuple[dict[str, float], bool]:
         """The measures by name, and whether an alarm asks to stop. All processes must call it: rows may be sharded.
@@ -123,7 +142,10 @@ class Watch:
             first = role not in self.start
             sample = Sample(new, old, self.start.setdefault(role, old.clone()))
             prefix = "geometry/" if role == "input" else f"geometry/{role}/"
-            values |= {prefix + name: value for name, value in _values(self.measures, sample).items()}
+            made: dict[str, Callable[[], float]] = {name: partial(MEASURES[name], sample) for name in self.measures}
+            if self.meant is not None:
+                made |= self.meant[1].agreements(new[self.meant[0]])
+            values |= {prefix + name: value for name, value in _values(made).items()}
             alarms += [] if first else self._alarms(sample, role)
         stop = any(action == "stop" for _, action, _ in alarms)
         for kind, _, text in alarms:
@@ -151,11 +173,11 @@ class Watch:
             yield f"drift {role}", self.on_drift, text
 
 
-def _values(names: Sequence[str], sample: Sample) -> dict[str, float]:
+def _values(measures: Mapping[str, Callable[[], float]]) -> dict[str, float]:
     found = {}
-    for name in names:
+    for name, measure in measures.items():
         try:
-            found[name] = MEASURES[name](sample)
+            found[name] = measure()
         except ValueError as error:  # undefined here, for example the centred rank of identical rows
             log.debug("%s: %s", name, error)
     return found

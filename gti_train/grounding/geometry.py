@@ -3,10 +3,8 @@
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from gti_train.model.matrices import matrices, trained_ids
@@ -16,10 +14,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-
-
-MOST_TOKENS = 1024  # evenly chosen, of which agreement with a reference is taken: its cost is their square
-PREFERRED = ("item_means", "codebooks")  # what a code means is its items
 
 
 def row_geometry(
@@ -37,9 +31,10 @@ def row_geometry(
     """
     from gti_diag.measures.geometry import dispersion
     from gti_diag.measures.spectra import effective_rank, singular_values
+    from gti_diag.training.agreement import Meanings
 
     spread = float(dispersion(trained.float()))
-    ordered = sorted((references or {}).items(), key=lambda entry: PREFERRED.index(entry[0]))
+    meanings = Meanings(references or {}, counts, levels)
 
     def measure(rows: Tensor) -> dict[str, float]:
         rows = rows.detach().float().cpu()
@@ -48,8 +43,7 @@ def row_geometry(
             "effective_rank_centred": lambda: effective_rank(singular_values(rows, centred=True)),
             "dispersion_ratio": lambda: dispersion(rows) / spread,
         }
-        for place, (name, vectors) in enumerate(ordered):
-            measures |= _agreements(rows, vectors, "rsa" if not place else f"rsa_{name}", counts, levels)
+        measures |= meanings.agreements(rows)
         found = {}
         for name, quantity in measures.items():
             try:
@@ -63,28 +57,6 @@ def row_geometry(
         return found
 
     return measure
-
-
-def _agreements(
-    rows: Tensor, vectors: Tensor, name: str, counts: Sequence[int] | None, levels: Sequence[int] | None
-) -> dict[str, Callable[[], float]]:
-    """RSA over all tokens, and over each level, of those that have a vector."""
-    from gti_diag.measures.partial import agreement
-    from gti_diag.measures.tiles import evenly
-
-    known = (vectors != 0).any(1).nonzero()[:, 0]
-    known = known[evenly(len(known), MOST_TOKENS)]
-    carried = None if counts is None else torch.tensor(counts)
-    numbers = torch.tensor(list(levels or [1] * len(rows)))
-
-    def value(places: Tensor) -> float:
-        held = None if carried is None else carried[places]
-        return agreement(rows[places], vectors[places], counts=held, levels=numbers[places]).value
-
-    found: dict[str, Callable[[], float]] = {name: partial(value, known)}
-    for level in numbers.unique().tolist() if levels else ():
-        found[f"{name}_level_{level}"] = partial(value, known[numbers[known] == level])
-    return found
 
 
 def geometry_of(

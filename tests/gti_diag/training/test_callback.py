@@ -1,5 +1,6 @@
 """The callback in real Trainer runs: what it logs, when it warns and stops, adapters, and sharded rows."""
 
+import json
 import logging
 import os
 import socket
@@ -78,6 +79,37 @@ def test_values_are_those_of_the_checkpoint_itself(parts, tmp_path):
     expected = geometry.dispersion(rows[new]) / geometry.dispersion(rows[callback.watch.old])
     assert last["geometry/dispersion_ratio"] == pytest.approx(expected, rel=1e-6)
     assert not set(callback.watch.old.tolist()) & set(new)
+
+
+def test_agreement_with_each_reference_is_logged(parts, tmp_path):
+    from safetensors.torch import save_file
+
+    from gti_diag.measures.partial import agreement
+
+    known = new_rows(parts)[::-1]  # in another order, and one of them is not listed
+    listed, generator = known[:7], torch.Generator().manual_seed(0)
+    references = {name: torch.randn(7, 5, generator=generator) for name in ("codebooks", "item_means")}
+    counts, levels = [1, 2, 3, 5, 8, 13, 21], [1, 1, 1, 1, 2, 2, 2]
+    for name, vectors in references.items():
+        save_file({name: vectors}, tmp_path / f"{name}.safetensors")
+    sidecar = {"schema": 1, "new_tokens": CODES[::-1][:7], "ids": listed, "counts": counts, "levels": levels}
+    sidecar |= {name: f"{name}.safetensors" for name in references}
+    (tmp_path / "gti.json").write_text(json.dumps(sidecar))
+    run = trainer(parts, tmp_path, EmbeddingGeometryCallback(references=tmp_path, every=1), max_steps=1)
+    run.train()
+    rows = parts[0].get_input_embeddings().weight.detach()[listed]
+    last = [line for line in run.state.log_history if "geometry/rsa" in line][-1]
+    for name, vectors in (("rsa", references["item_means"]), ("rsa_codebooks", references["codebooks"])):
+        held = {"counts": torch.tensor(counts), "levels": torch.tensor(levels)}
+        assert last[f"geometry/{name}"] == pytest.approx(agreement(rows, vectors, **held).value, abs=1e-6)
+        assert f"geometry/{name}_level_1" in last and f"geometry/{name}_level_2" not in last, "3 tokens have no RSA"
+    other = EmbeddingGeometryCallback(new=[3, 4], references=tmp_path)
+    with pytest.raises(InputError, match="no new token is among those of"):
+        other.watch.begin(parts[0], parts[1])
+    del sidecar["codebooks"], sidecar["item_means"]
+    (tmp_path / "gti.json").write_text(json.dumps(sidecar))
+    with pytest.raises(InputError, match=r"names no item_means and no codebooks"):
+        EmbeddingGeometryCallback(references=tmp_path)
 
 
 @pytest.mark.parametrize("action,steps", [("warn", 4), ("stop", 1), ("ignore", 4)])
