@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .geometry import median_dispersion
+from .spearman import Ranked, ranked
 from .tiles import add_gram, evenly, mirror, one_thread_each, tiles, workers
 
 TIE = 2.0**-44  # distances closer than this share of the largest differ by the rounding of a dot product only
@@ -61,6 +62,16 @@ class Space:
     def gram(self) -> Float[Tensor, "_ _"]:
         """r' r of the offsets, or r r' where tokens are fewer than dimensions."""
         return gram(self.offsets)
+
+    @cached_property
+    def dissimilarities(self) -> Float[Tensor, "tokens tokens"]:
+        """1 - cos of all pairs, from the offsets."""
+        return self.halves[:, None] + self.halves - self.offsets @ self.offsets.T
+
+    @cached_property
+    def ranked(self) -> Ranked:
+        """Midranks of the dissimilarities, where these can be ranked."""
+        return ranked(self.comparable, self.name)
 
     @cached_property
     def centred(self) -> Float[Tensor, "tokens dim"]:

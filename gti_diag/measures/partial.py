@@ -18,7 +18,6 @@ Everything is held as tokens × tokens: for some thousand tokens at most.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
 from typing import NamedTuple
 
 import torch
@@ -26,12 +25,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .alignment import Rows, Space, paired
-from .permute import growing, pair_products
+from .permute import shuffled_products
+from .reweight import FIRST_ORDER_TOKENS, first_order
 
 Square = Float[Tensor, "tokens tokens"]
 TIED = 1e-6  # correlations closer than this come from arrangements that are the same but for rounding
 NOTHING = 1e-10  # a square sum below this share of the whole is what regression leaves of rounding
-FLOAT64_TOKENS = 128  # more are permuted in float32: a null needs few digits
 JACKKNIFE_TOKENS = 512  # up to here tokens are also left out one by one, which sees more of a small sample's spread
 
 
@@ -76,8 +75,11 @@ class Agreement:
         if permutations < 1 or (enough is not None and enough < 1):
             raise ValueError("a permutation test needs at least one permutation")
         null = torch.empty(0, dtype=torch.float64)
-        for size in [permutations] if enough is None else growing(permutations):
-            null = torch.cat([null, self.null(self._orders(size, generator)).cpu()])
+        fixed = torch.cat([self.first[None], self.held])
+        for products in shuffled_products(
+            fixed, self.second, self._labels(), samples=permutations, generator=generator
+        ):
+            null = torch.cat([null, _partial(products).cpu()])
             reached = (null >= self.value - TIED).cumsum(0)
             if enough is not None and reached[-1] >= enough:
                 null = null[: int((reached < enough).sum()) + 1]
@@ -87,24 +89,11 @@ class Agreement:
         p_value = count / drawn if count == enough else (1 + count) / (1 + drawn)
         return PermutationTest(p_value, drawn / best if best > 1 else torch.inf)
 
-    def _orders(self, samples: int, generator: torch.Generator) -> Int[Tensor, "samples tokens"]:
-        """Uniformly random orders in which a token's place is taken by one of its level, or by itself where that is apart."""
-        n, place = len(self.levels), torch.arange(len(self.levels))
-        levels = self.levels.cpu()
-        labels = torch.where(
-            torch.isin(levels, torch.tensor(self.apart, dtype=levels.dtype)), n * levels + place, n * levels
-        )
-        keys = labels + torch.rand(samples, n, dtype=torch.float64, generator=generator, device=generator.device).cpu()
-        orders = torch.empty(samples, n, dtype=torch.long)
-        orders[:, labels.argsort(stable=True)] = keys.argsort(1)
-        return orders
-
-    def null(self, orders: Int[Tensor, "samples tokens"]) -> Float[Tensor, " samples"]:
-        """The correlation for each order of `second`'s tokens, what is held regressed out anew."""
-        dtype = torch.float64 if len(self.first) <= FLOAT64_TOKENS else torch.float32
-        moving, moved = self.second.to(dtype), orders.to(self.second.device)
-        found = [2 * pair_products(fixed.to(dtype), moving, moved) for fixed in (self.first, *self.held)]
-        return found[0] / (1 - sum(product**2 for product in found[1:])) ** 0.5
+    def _labels(self) -> Int[Tensor, " tokens"]:
+        """Tokens of one label may take each other's place: those of a level, and where that is apart each itself alone."""
+        n, levels = len(self.levels), self.levels.cpu()
+        apart = torch.isin(levels, torch.tensor(self.apart, dtype=levels.dtype))
+        return torch.where(apart, n * levels + torch.arange(n), n * levels)
 
     def interval(self, samples: int, *, generator: torch.Generator, confidence: float = 0.95) -> tuple[float, float]:
         """Bootstrap interval over tokens, rescaled as in `rsa.rsa_interval`: no token is paired with its own copy.
@@ -134,6 +123,8 @@ class Agreement:
 
     def _reweighted(self, weights: Float[Tensor, "samples tokens"]) -> Float[Tensor, " samples"]:
         """The correlation where pair i, j weighs w_i w_j, for every row of token weights."""
+        if len(self.first) > FIRST_ORDER_TOKENS and not self.apart:
+            return first_order(self.value, self._influence(), weights)
         a, b = self.first, self.second
         forms = self.counted, a, b, a * b, a * a, b * b
         pairs, d, e, de, dd, ee = (((weights @ form) * weights).sum(1) for form in forms)
@@ -141,10 +132,59 @@ class Agreement:
 
     def _pair_variance(self) -> float:
         """V2 of `rsa.rsa_interval`: the variance that stems from what pairs have beyond the effects of their two tokens."""
-        n, pairs = len(self.first), self.counted.sum().item() / 2
-        influence = 2 * pairs * (self.first * self.second - self.value / 2 * (self.first**2 + self.second**2))
+        n, pairs, influence = len(self.first), self.counted.sum().item() / 2, self._influence()
         residual = influence.square().sum().item() / 2 - influence.sum(1).square().sum().item() / (n - 2)
         return max(residual, 0.0) / (n * (n - 3) / 2) / pairs
+
+    def _influence(self) -> Square:
+        """Of each pair on the correlation, with mean 0 over the pairs."""
+        a, b = self.first, self.second
+        return self.counted.sum() * (a * b - self.value / 2 * (a * a + b * b))
+
+
+def _partial(products: Float[Tensor, "samples _"]) -> Float[Tensor, " samples"]:
+    """The correlation from sums over pairs i < j with the first space's residuals and with what is held, regressed out anew."""
+    own, *held = 2 * products.T
+    return own / (1 - sum(product**2 for product in held)) ** 0.5
+
+
+@dataclass(frozen=True)
+class Cosines:
+    """Cosines of the rows of two spaces about the mean of their level: what every choice of counts and levels starts from."""
+
+    squares: tuple[Square, Square]
+    names: tuple[str, str]
+    levels: Int[Tensor, " tokens"]
+
+    def agreement(self, *, counts: Tensor | None = None, apart: Sequence[int] = ()) -> Agreement:
+        """As the function `agreement`, which see."""
+        if counts is not None and len(counts) != len(self.levels):
+            raise ValueError(f"{len(counts)} counts for {len(self.levels)} tokens: give one for each")
+        pairs = _Pairs(self.levels, apart)
+        held = _held(counts, pairs) if counts is not None else pairs.counted.new_zeros(0, *pairs.counted.shape)
+        residuals = []
+        for cosines, name in zip(self.squares, self.names, strict=True):
+            left, share = _regressed(cosines, pairs, held)
+            if share <= NOTHING:
+                raise ValueError(
+                    f"the pairs of {name} are all alike once means and counts are out: nothing is left to compare"
+                )
+            residuals.append(left)
+        return Agreement(residuals[0], residuals[1], pairs.counted, held, self.levels, tuple(apart))
+
+
+def cosines(x: Rows, y: Rows, *, levels: Int[Tensor, " _tokens"] | None = None) -> Cosines:
+    """Of all pairs, about the mean of each of the `levels` (one, if None).
+
+    Raises: ValueError as `agreement`, but for what concerns counts.
+    """
+    spaces = paired(x, y, fewest=4)
+    n, device = len(x), spaces[0].rows.device
+    if levels is not None and len(levels) != n:
+        raise ValueError(f"{len(levels)} levels for {n} tokens: give one for each")
+    levels = torch.zeros(n, dtype=torch.long, device=device) if levels is None else levels.to(device)
+    first, second = (_cosines(space, levels) for space in spaces)
+    return Cosines((first, second), (spaces[0].name, spaces[1].name), levels)
 
 
 def agreement(
@@ -162,40 +202,26 @@ def agreement(
     Source: Kriegeskorte, Mur & Bandettini 2008, doi 10.3389/neuro.06.004.2008; the partial form: Smouse, Long & Sokal 1986,
         doi 10.2307/2413122.
     """
-    spaces = paired(x, y, fewest=4)
-    n, device = len(x), spaces[0].rows.device
-    for name, given in (("counts", counts), ("levels", levels)):
-        if given is not None and len(given) != n:
-            raise ValueError(f"{len(given)} {name} for {n} tokens: give one for each")
-    levels = torch.zeros(n, dtype=torch.long, device=device) if levels is None else levels.to(device)
-    counted, blocks = _pairs(levels, apart)
-    held = _held(counts, blocks, counted) if counts is not None else counted.new_zeros(0, n, n)
-    residuals = []
-    for space in spaces:
-        left, share = _regressed(_cosines(space, levels) * counted, blocks, held)
-        if share <= NOTHING:
-            raise ValueError(
-                f"the pairs of {space.name} are all alike once means and counts are out: nothing is left to compare"
-            )
-        residuals.append(left)
-    return Agreement(residuals[0], residuals[1], counted, held, levels, tuple(apart))
+    return cosines(x, y, levels=levels).agreement(counts=counts, apart=apart)
 
 
-def _pairs(
-    levels: Int[Tensor, " tokens"], apart: Sequence[int]
-) -> tuple[Square, Float[Tensor, "blocks tokens tokens"]]:
-    """Which pairs count (off the diagonal, not between levels set apart), and for each two levels which pairs are theirs."""
-    member = {level: (levels == level).double() for level in levels.unique().tolist()}
-    counted = torch.ones(len(levels), len(levels), dtype=torch.float64, device=levels.device).fill_diagonal_(0)
-    outside = torch.stack([member[level] for level in apart if level in member]).sum(0) if apart else 0 * counted[0]
-    counted *= 1 - outside[:, None] * outside
-    blocks = []
-    for one, other in combinations_with_replacement(member, 2):
-        block = member[one][:, None] * member[other]
-        block = (block if one == other else block + block.T) * counted
-        if bool(block.any()):
-            blocks.append(block)
-    return counted, torch.stack(blocks)
+class _Pairs:
+    """Which pairs count (1, else 0: off the diagonal, not between levels set apart), and their means over each two levels."""
+
+    def __init__(self, levels: Int[Tensor, " tokens"], apart: Sequence[int]):
+        names, place = levels.unique(return_inverse=True)
+        self.member = torch.nn.functional.one_hot(place, len(names)).double()
+        outside = torch.isin(levels, torch.tensor(apart, dtype=levels.dtype, device=levels.device)).double()
+        self.counted = (1 - outside[:, None] * outside).fill_diagonal_(0)
+        self.sizes = self._sums(self.counted)
+
+    def centred(self, matrix: Square) -> Square:
+        """Minus the means; 0 where a pair does not count."""
+        means = self._sums(matrix * self.counted) / self.sizes.clamp(min=1)
+        return (matrix - self.member @ means @ self.member.T) * self.counted
+
+    def _sums(self, matrix: Square) -> Float[Tensor, "levels levels"]:
+        return self.member.T @ matrix @ self.member
 
 
 def _cosines(space: Space, levels: Int[Tensor, " tokens"]) -> Square:
@@ -213,24 +239,22 @@ def _cosines(space: Space, levels: Int[Tensor, " tokens"]) -> Square:
     return units @ units.T
 
 
-def _held(counts: Tensor, blocks: Tensor, counted: Square) -> Float[Tensor, "covariates tokens tokens"]:
+def _held(counts: Tensor, pairs: _Pairs) -> Float[Tensor, "covariates tokens tokens"]:
     """Sum, absolute difference and product of log counts over pairs, made orthonormal; those that do not vary are left out."""
     if not bool((torch.isfinite(counts) & (counts >= 0)).all()):
         raise ValueError("counts say how many items carry a token: they must be finite, 0 or more")
-    logs = counts.to(counted).log1p()
-    held = counted.new_zeros(0, *counted.shape)
+    logs = counts.to(pairs.counted).log1p()
+    held = pairs.counted.new_zeros(0, *pairs.counted.shape)
     for covariate in (logs[:, None] + logs, (logs[:, None] - logs).abs(), logs[:, None] * logs):
-        left, share = _regressed(covariate * counted, blocks, held)
+        left, share = _regressed(covariate, pairs, held)
         if share > NOTHING:
             held = torch.cat([held, left[None]])
     return held
 
 
-def _regressed(matrix: Square, blocks: Tensor, held: Tensor) -> tuple[Square, float]:
+def _regressed(matrix: Square, pairs: _Pairs, held: Tensor) -> tuple[Square, float]:
     """The matrix minus its means over blocks and its projections on what is held, scaled to square sum 1; the share left."""
-    whole, left = matrix.square().sum().item(), matrix
-    for block in blocks:
-        left = left - (left * block).sum() / block.sum() * block
+    whole, left = (matrix * pairs.counted).square().sum().item(), pairs.centred(matrix)
     for covariate in held:
         left = left - (left * covariate).sum() * covariate
     square = left.square().sum().item()

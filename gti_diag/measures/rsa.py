@@ -17,7 +17,7 @@ geometry; a space in which all pairs are equally far apart cannot be correlated 
 (bfloat16 as bfloat16): the arithmetic is float64 throughout.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -25,20 +25,23 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from . import spearman
 from .alignment import Rows, Space, cross_square, paired, square
-from .permute import growing, pair_products
-from .spearman import rank_sums, ranks_permuted, ranks_reweighted
+from .permute import FLOAT64_TOKENS as FLOAT64_SHUFFLED
+from .permute import growing, shuffled_products, shuffles
+from .reweight import FIRST_ORDER_TOKENS
+from .spearman import Ranked, RankSums, rank_sums, ranks_reweighted, ranks_shuffled
 from .tiles import one_thread_each, workers
 
 Statistic = Callable[..., float]
-Permuted = Callable[[Tensor], Tensor]  # orders (samples × tokens) -> the statistic of each
+Shuffled = tuple[float, Iterator[Tensor]]  # the statistic, and its values for shuffled tokens, in batches
 
 CONSTANT = 1e-12  # a sum of squares below this share of its terms is rounding only
 JACKKNIFE_TOKENS = 512  # up to here tokens are also left out one by one, which sees more of a small sample's spread
 BATCH = 1 << 23  # numbers held at a time while tokens are permuted or redrawn
-PICK = 10  # picking a pair takes as long as so many multiply-adds
-FLOAT64_PICKED = 128  # more tokens than this are picked in float32, which their caches hold
-FLOAT64_TOKENS = 4096  # more tokens than this are permuted and redrawn in float32: a null needs few digits
+PAIRED_TOKENS = (
+    4096  # up to here tokens × tokens numbers are held; more tokens are permuted by products of float32 rows
+)
 
 
 class MantelResult(NamedTuple):
@@ -72,7 +75,7 @@ def spearman_rsa(x: Rows, y: Rows, *, exact: bool = False) -> float:
     Raises: ValueError as `pearson_rsa`, or if the typical row differs from the others by rounding only.
     Source: Kriegeskorte, Mur & Bandettini 2008, doi 10.3389/neuro.06.004.2008.
     """
-    sums = rank_sums(*_prepared(x, y), exact=exact, names=_names(x, y))
+    sums = _rank_sums(x, y, exact=exact)
     return sums.product / (sums.first * sums.second) ** 0.5
 
 
@@ -83,7 +86,7 @@ def rho_a(x: Rows, y: Rows, *, exact: bool = False) -> float:
     Raises: ValueError as `spearman_rsa`.
     Source: Schuett et al. 2023, doi 10.7554/eLife.82566; the convention of rsatoolbox 0.3.2, `compare(method="rho-a")`.
     """
-    sums = rank_sums(*_prepared(x, y), exact=exact, names=_names(x, y))
+    sums = _rank_sums(x, y, exact=exact)
     return 12 * sums.product / (sums.pairs**3 - sums.pairs)
 
 
@@ -103,9 +106,9 @@ def mantel_test(
     restricts shuffling to tokens of equal label: with levels of a semantic ID it asks for agreement beyond "same level".
     With `enough`, drawing stops at the draw l that is the so-manieth to reach the observed value, and p = enough / l: as uniform under
     the null as the fixed number, at a fraction of the draws where nothing is there. The result says how many were drawn.
-    `statistic` is any function of two row matrices; `pearson_rsa`, `spearman_rsa` and `rho_a` are prepared once and then cost
-    tokens^2 / 2 picks or one product for each permutation. With fewer than 7 tokens there are too few distinct permutations for a
-    small p.
+    `statistic` is any function of two row matrices; for `pearson_rsa`, `spearman_rsa` and `rho_a` pairs are formed once, and more than
+    64 tokens are shuffled by shifts (see `permute`), whose cost is that of a Fourier transform of the pairs for as many permutations
+    as there are tokens. With fewer than 7 tokens there are too few distinct permutations for a small p.
 
     Raises: ValueError for no permutations, labels of the wrong length or under which nothing can move, or as the statistic does.
     Source: Mantel 1967, Cancer Research 27(2):209; the p-value of Phipson & Smyth 2010, doi 10.2202/1544-6115.1585, and for `enough` of
@@ -119,13 +122,14 @@ def mantel_test(
     if len(labels.unique()) == len(labels):
         raise ValueError("every token has a label of its own in `within`: there is nothing to permute")
     first, second = (rows if isinstance(rows, Space) else Space(rows, name) for rows, name in ((x, "x"), (y, "y")))
-    observed, permuted = _PERMUTED.get(statistic, partial(_any_permuted, statistic))(first, second)
+    observed, batches = _SHUFFLED.get(statistic, partial(_any_shuffled, statistic))(
+        first, second, labels, samples=permutations, generator=generator
+    )
     # Rounding must not hide the identity, nor an order that changes nothing.
-    bar = observed - (1e-12 if len(y) <= FLOAT64_PICKED else 1e-6) * max(1.0, abs(observed))
+    bar = observed - (1e-12 if len(y) <= FLOAT64_SHUFFLED else 1e-6) * max(1.0, abs(observed))
     null = torch.empty(0, dtype=torch.float64)
-    for size in [permutations] if enough is None else growing(permutations):
-        orders = torch.stack([_permutation(labels, generator) for _ in range(size)]).to(second.rows.device)
-        null = torch.cat([null, permuted(orders).double().cpu()])
+    for batch in batches:
+        null = torch.cat([null, batch.double().cpu()])
         reached = (null >= bar).cumsum(0)
         if enough is not None and reached[-1] >= enough:
             null = null[: int((reached < enough).sum()) + 1]
@@ -194,21 +198,21 @@ def rsa_interval(
     return low, high
 
 
-def _permutation(labels: Int[Tensor, " tokens"], generator: torch.Generator) -> Int[Tensor, " tokens"]:
-    """A uniformly random order of the tokens in which every token's place is taken by one of equal label."""
-    shuffled = torch.randperm(len(labels), generator=generator, device=generator.device).cpu()
-    order = torch.empty_like(shuffled)
-    order[labels.argsort(stable=True)] = shuffled[labels[shuffled].argsort(stable=True)]
-    return order
-
-
-def _names(x: Rows, y: Rows) -> tuple[str, str]:
-    return tuple(rows.name if isinstance(rows, Space) else name for rows, name in ((x, "x"), (y, "y")))  # type: ignore[return-value]
-
-
-def _prepared(x: Rows, y: Rows) -> tuple[Tensor, Tensor]:
+def _rank_sums(x: Rows, y: Rows, *, exact: bool) -> RankSums:
     first, second = paired(x, y, fewest=3)
-    return first.comparable, second.comparable
+    pairs = len(first) * (len(first) - 1) // 2
+    if pairs > spearman.EXACT_PAIRS:
+        return rank_sums(first.comparable, second.comparable, exact=exact, names=(first.name, second.name))
+    a, b = (space.ranks * pairs for space in _ranked(first, second))
+    return RankSums((a @ b).item(), (a @ a).item(), (b @ b).item(), pairs)
+
+
+def _ranked(first: Space, second: Space) -> tuple[Ranked, Ranked]:
+    """Both at once, unless sorting their pairs takes gigabytes."""
+    together = 2 if len(first) ** 2 / 2 <= spearman.EXACT_PAIRS else 1
+    with one_thread_each(min(together, workers(first.rows.device))) as pool:
+        ranked = list(pool.map(lambda space: space.ranked, (first, second)))
+    return ranked[0], ranked[1]
 
 
 class _Pearson:
@@ -236,34 +240,36 @@ class _Pearson:
         means = [space.halves.mean() for space in spaces]
         self.constant = 4 * n * n / (n - 1) * (means[0] * means[1]).item()
         self.a, self.b = (space.halves - mean for space, mean in zip(spaces, means, strict=True))
-        self.shift = [-2 * mean / (n - 1) for mean in means]  # d_ij - mean d = a_i + a_j - r_i . r_j + shift
+        self.spaces, self.means = spaces, [2 * n / (n - 1) * mean for mean in means]  # means of d_ij over the pairs
 
     @property
     def observed(self) -> float:
         moved = 2 * len(self.a) * (self.a @ self.b).item() + cross_square(self.r, self.s)
         return (moved - self.constant) / self.scale
 
-    def permuted(self, orders: Int[Tensor, "samples tokens"]) -> Float[Tensor, " samples"]:
-        """By picking pairs, tokens² / 2 for each order, or by products, tokens · dim_x · dim_y: whichever is less work."""
-        n, both = len(self.a), self.r.shape[1] * self.s.shape[1]
-        if PICK * n < both and n <= FLOAT64_TOKENS:
-            return self._picked(orders)
-        return self._multiplied(orders)
+    def shuffled(
+        self, labels: Int[Tensor, " tokens"], *, samples: int, generator: torch.Generator
+    ) -> Iterator[Float[Tensor, " some"]]:
+        """Values where y's tokens are shuffled within labels."""
+        if len(self.a) > PAIRED_TOKENS:
+            for size in growing(samples):
+                yield self._multiplied(shuffles(labels, size, generator).to(self.r.device))
+            return
+        fixed, moving = self.dissimilarities
+        for products in shuffled_products(fixed[None], moving, labels, samples=samples, generator=generator):
+            yield 2 * products[:, 0] / self.scale
 
-    def _picked(self, orders: Int[Tensor, "samples tokens"]) -> Float[Tensor, " samples"]:
-        dtype = torch.float64 if len(self.a) <= FLOAT64_PICKED else torch.float32
-        fixed, moving = (  # dissimilarities of mean 0 over the pairs: rounding is then relative to their spread
-            (half[:, None] + half - rows @ rows.T + shift).to(dtype)
-            for rows, half, shift in ((self.r, self.a, self.shift[0]), (self.s, self.b, self.shift[1]))
-        )
-        return 2 * pair_products(fixed, moving, orders) / self.scale
+    @property
+    def dissimilarities(self) -> tuple[Float[Tensor, "tokens tokens"], Float[Tensor, "tokens tokens"]]:
+        """Of both spaces, less their means over the pairs: rounding is then relative to their spread."""
+        first, second = (space.dissimilarities - mean for space, mean in zip(self.spaces, self.means, strict=True))
+        return first, second
 
     def _multiplied(self, orders: Int[Tensor, "samples tokens"]) -> Float[Tensor, " samples"]:
         r, s, a, b = self.r, self.s, self.a, self.b
         if r.shape[1] < s.shape[1]:  # permuting the narrower space the other way round is cheaper
             r, s, a, b, orders = s, r, b, a, orders.argsort(1)
-        if len(a) > FLOAT64_TOKENS:
-            r, s = r.float(), s.float()
+        r, s = r.float(), s.float()
 
         def moved(batch: Tensor) -> Tensor:
             shuffled = s.index_select(0, batch.T.reshape(-1)).view(len(s), -1)  # tokens × (samples · dim)
@@ -276,22 +282,33 @@ class _Pearson:
         return (torch.cat(found) - self.constant) / self.scale
 
 
-def _pearson_permuted(x: Rows, y: Rows) -> tuple[float, Permuted]:
+def _pearson_shuffled(x: Space, y: Space, labels: Tensor, **drawn) -> Shuffled:
     pearson = _Pearson(x, y)
-    return pearson.observed, pearson.permuted
+    return pearson.observed, pearson.shuffled(labels, **drawn)
 
 
-def _any_permuted(statistic: Statistic, x: Space, y: Space) -> tuple[float, Permuted]:
-    def permuted(orders: Tensor) -> Tensor:
-        return torch.tensor([statistic(x.rows, y.rows[order]) for order in orders])
+def _ranks_shuffled(x: Space, y: Space, labels: Tensor, *, broken_ties: bool, **drawn) -> Shuffled:
+    return ranks_shuffled(*_ranked(*paired(x, y, fewest=3)), labels, broken_ties=broken_ties, **drawn)
 
-    return statistic(x.rows, y.rows), permuted
+
+def _any_shuffled(
+    statistic: Statistic, x: Space, y: Space, labels: Tensor, *, samples: int, generator: torch.Generator
+) -> Shuffled:
+    orders = (shuffles(labels, size, generator).to(y.rows.device) for size in growing(samples))
+    return statistic(x.rows, y.rows), (
+        torch.tensor([statistic(x.rows, y.rows[order]) for order in batch]) for batch in orders
+    )
 
 
 def _pearson_reweighted(x: Rows, y: Rows, weights: Float[Tensor, "samples tokens"]) -> tuple[Tensor, float]:
-    """Weighted correlations for all samples at once: sums over pairs i < j are quadratic forms w' M w, taken tile by tile."""
+    """Weighted correlations for all samples at once: sums over pairs i < j are quadratic forms w' M w, taken tile by tile.
+
+    Of more than `FIRST_ORDER_TOKENS` tokens to first order, value + weighted mean influence, in float32.
+    """
     pearson = _Pearson(x, y)
-    n, observed, dtype = len(x), pearson.observed, torch.float64 if len(x) <= FLOAT64_TOKENS else torch.float32
+    n, observed = len(x), pearson.observed
+    linear = n > FIRST_ORDER_TOKENS
+    dtype = torch.float32 if linear else torch.float64
     spaces = []  # offsets and half squares for which dissimilarities have mean 0 and variance 1
     for offsets, own in zip((pearson.r, pearson.s), pearson.own, strict=True):
         scaled = offsets / (own / (n * (n - 1))) ** 0.25
@@ -303,7 +320,7 @@ def _pearson_reweighted(x: Rows, y: Rows, weights: Float[Tensor, "samples tokens
 
     def visited(i: int) -> tuple[Tensor, Tensor, float]:
         """Weighted sums, the pairs' influence summed by token, and its sum of squares, over pairs (i … i + step, later)."""
-        sums = torch.zeros(5, len(weights), dtype=torch.float64, device=weights.device)
+        sums = torch.zeros(1 if linear else 5, len(weights), dtype=torch.float64, device=weights.device)
         influence, squares, rows = sums.new_zeros(n), 0.0, slice(i, i + step)
         for j in range(i, n, wide):
             columns = slice(j, j + wide)
@@ -311,10 +328,10 @@ def _pearson_reweighted(x: Rows, y: Rows, weights: Float[Tensor, "samples tokens
                 (half[rows, None] + half[columns] - offsets[rows] @ offsets[columns].T).triu_(1 + i - j)
                 for offsets, half in spaces
             )
-            forms = d, e, d * e, d * d, e * e
-            for at, form in enumerate(forms):
+            de, dd, ee = d * e, d * d, e * e
+            of_pairs = de - observed / 2 * (dd + ee)
+            for at, form in enumerate([of_pairs] if linear else [d, e, de, dd, ee]):
                 sums[at] += ((weight[:, rows] @ form) * weight[:, columns]).sum(1)
-            of_pairs = forms[2] - observed / 2 * (forms[3] + forms[4])
             influence[rows] += of_pairs.sum(1)
             influence[columns] += of_pairs.sum(0)
             squares += of_pairs.square().sum().item()
@@ -323,8 +340,12 @@ def _pearson_reweighted(x: Rows, y: Rows, weights: Float[Tensor, "samples tokens
     with one_thread_each(workers(weights.device)) as pool:
         parts = list(pool.map(visited, range(0, n, step)))
     pairs = (n * n - weights.square().sum(1)) / 2
-    d, e, de, dd, ee = torch.stack([part[0] for part in parts]).sum(0)
-    values = (de - d * e / pairs) / ((dd - d * d / pairs) * (ee - e * e / pairs)).sqrt()
+    sums = torch.stack([part[0] for part in parts]).sum(0)
+    if linear:
+        values = observed + sums[0] / pairs
+    else:
+        d, e, de, dd, ee = sums
+        values = (de - d * e / pairs) / ((dd - d * d / pairs) * (ee - e * e / pairs)).sqrt()
     influence = torch.stack([part[1] for part in parts]).sum(0)
     return values, _pair_variance(influence, sum(part[2] for part in parts))
 
@@ -339,19 +360,15 @@ def _pair_variance(influence: Float[Tensor, " tokens"], squares: float) -> float
     return max(residual, 0.0) / (n * (n - 3) / 2) / (n * (n - 1) / 2)
 
 
-def _ranks_permuted(x: Rows, y: Rows, *, broken_ties: bool) -> tuple[float, Permuted]:
-    return ranks_permuted(*_prepared(x, y), broken_ties=broken_ties)
-
-
 def _ranks_reweighted(x: Rows, y: Rows, weights: Tensor, *, broken_ties: bool) -> tuple[Tensor, float]:
-    values, influence = ranks_reweighted(*_prepared(x, y), weights, broken_ties=broken_ties)
+    values, influence = ranks_reweighted(*_ranked(*paired(x, y, fewest=3)), weights, broken_ties=broken_ties)
     return values, _pair_variance(influence.sum(1), influence.square().sum().item() / 2)
 
 
-_PERMUTED: dict[Statistic, Callable[[Space, Space], tuple[float, Permuted]]] = {
-    pearson_rsa: _pearson_permuted,
-    spearman_rsa: partial(_ranks_permuted, broken_ties=False),
-    rho_a: partial(_ranks_permuted, broken_ties=True),
+_SHUFFLED: dict[Statistic, Callable[..., Shuffled]] = {
+    pearson_rsa: _pearson_shuffled,
+    spearman_rsa: partial(_ranks_shuffled, broken_ties=False),
+    rho_a: partial(_ranks_shuffled, broken_ties=True),
 }
 _REWEIGHTED: dict[Statistic, Callable[[Space, Space, Tensor], tuple[Tensor, float]]] = {
     pearson_rsa: _pearson_reweighted,

@@ -4,23 +4,22 @@ A space comes in as its offsets: float64 unit rows minus their mean, for which d
 Two dissimilarities that differ by less than `TIE` of the largest one differ by the rounding of a dot product, and are tied.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .permute import TOGETHER, pair_products
+from .permute import TOGETHER, shuffled_products
+from .reweight import first_order
 from .streamed_ranks import TIE, Offsets, RankSums, binned, graded, graded_sums, midranks, streamed_sums
 from .tiles import one_thread_each, workers
 
 ROWS = 256  # of a tile whose pairs are listed
 EXACT_PAIRS = 1 << 22  # up to here (2,896 tokens) sorting takes a second; above, pairs are streamed
-FLOAT64_TOKENS = 128  # more tokens than this are permuted in float32: the null is a histogram, not a last digit
-RERANKED_TOKENS = (
-    64  # more tokens than this are redrawn to first order: at 96 bounds move by 2 % of the interval, at 256 by 0.7 %
-)
+RERANKED_TOKENS = 64  # more are redrawn to first order: at 96 bounds move by 2 % of the interval, at 256 by 0.7 %
 
 
 class Tied(NamedTuple):
@@ -31,15 +30,15 @@ class Tied(NamedTuple):
 
 
 def rank_sums(r: Offsets, s: Offsets, *, exact: bool, names: tuple[str, str] = ("x", "y")) -> RankSums:
-    """Exact sums by sorting, or (many pairs, not `exact`) streamed sums, in memory that does not grow with the pairs."""
+    """Exact sums by sorting, or streamed sums in memory that does not grow with the pairs."""
     pairs = len(r) * (len(r) - 1) // 2
-    if not exact and pairs > EXACT_PAIRS:
+    if not exact:
         first, second = binned(r), binned(s)
         if first is not None and second is not None:
             return streamed_sums(first, second)
         return graded_sums(graded(r) if first is None else first, graded(s) if second is None else second, names)
-    first, second = _both(centred_ranks, r, s, names)
-    return RankSums((first @ second).item(), (first @ first).item(), (second @ second).item(), pairs)
+    a, b = centred_ranks(r, names[0]), centred_ranks(s, names[1])
+    return RankSums((a @ b).item(), (a @ a).item(), (b @ b).item(), pairs)
 
 
 def tied_order(offsets: Offsets, name: str) -> Tied:
@@ -51,15 +50,22 @@ def tied_order(offsets: Offsets, name: str) -> Tied:
     for start in range(0, n, ROWS):
         block = offsets[start : start + ROWS]
         tile = halves[start : start + ROWS, None] + halves[start:] - block @ offsets[start:].T
-        for i, row in enumerate(tile):
-            values[at : at + len(row) - i - 1] = row[i + 1 :]
-            at += len(row) - i - 1
-    values, order = values.sort()
+        later = tile[torch.ones_like(tile, dtype=torch.bool).triu_(1)]
+        values[at : at + len(later)] = later
+        at += len(later)
+    values, order = _sorted(values)
     group = torch.zeros(len(order), dtype=torch.int32, device=order.device)
     torch.cumsum(values.diff() > TIE * values[-1], 0, out=group[1:])
     if group[-1] == 0:
         raise ValueError(f"all pairs of {name} are equally dissimilar: a correlation with them is undefined")
     return Tied(order, group)
+
+
+def _sorted(values: Float[Tensor, " pairs"]) -> tuple[Float[Tensor, " pairs"], Int[Tensor, " pairs"]]:
+    if values.device.type != "cpu":
+        return values.sort()
+    order = torch.from_numpy(np.argsort(values.numpy()))  # not stable, which ties do not need: faster than torch's
+    return values.index_select(0, order), order
 
 
 def centred_ranks(offsets: Offsets, name: str) -> Float[Tensor, " pairs"]:
@@ -84,31 +90,35 @@ def ranked(offsets: Offsets, name: str) -> Ranked:
     return Ranked((midranks(counts) / len(order)).index_select(0, group), group, counts)
 
 
-def ranks_permuted(
-    r: Offsets, s: Offsets, *, broken_ties: bool
-) -> tuple[float, Callable[[Int[Tensor, "samples tokens"]], Float[Tensor, " samples"]]]:
-    """A rank statistic, and its values when the tokens of `s` are permuted: ranks move with their pairs, none is taken again."""
-    n, (first, second) = len(r), (space.ranks for space in _both(ranked, r, s))
-    dtype = torch.float64 if n <= FLOAT64_TOKENS else torch.float32
-    fixed, moving = (_symmetric(ranks, n).to(dtype) for ranks in (first, second))
-    pairs, squares = n * (n - 1) / 2, (first.square().mean(), second.square().mean())
+def ranks_shuffled(
+    first: Ranked,
+    second: Ranked,
+    labels: Int[Tensor, " tokens"],
+    *,
+    broken_ties: bool,
+    samples: int,
+    generator: torch.Generator,
+) -> tuple[float, Iterator[Float[Tensor, " some"]]]:
+    """A rank statistic, and its values when the tokens of `second` are shuffled: ranks move with their pairs, none is taken again."""
+    pairs, squares = float(len(first.ranks)), (first.ranks.square().mean(), second.ranks.square().mean())
+    fixed, moving = (_symmetric(space.ranks, len(labels)) for space in (first, second))
 
-    def permuted(orders: Tensor) -> Tensor:
-        products = pair_products(fixed, moving, orders)
+    def value(products: Tensor) -> Tensor:
         return _statistic(products / pairs, *squares, pairs=pairs, broken_ties=broken_ties)
 
-    return permuted(torch.arange(n, device=r.device)[None]).item(), permuted
+    drawn = shuffled_products(fixed[None], moving, labels, samples=samples, generator=generator)
+    return value(first.ranks @ second.ranks).item(), (value(products[:, 0]) for products in drawn)
 
 
 def ranks_reweighted(
-    r: Offsets, s: Offsets, weights: Float[Tensor, "samples tokens"], *, broken_ties: bool
+    first: Ranked, second: Ranked, weights: Float[Tensor, "samples tokens"], *, broken_ties: bool
 ) -> tuple[Float[Tensor, " samples"], Float[Tensor, "tokens tokens"]]:
     """A rank statistic for every row of token weights (pair i, j weighs w_i w_j), and the influence of each pair on it.
 
     Up to `RERANKED_TOKENS` tokens, every sample is ranked anew (weighted midranks: nothing is sorted again); the value is not finite
     where a sample has no spread. More tokens take the first-order expansion, value + weighted mean influence.
     """
-    n, (first, second) = len(r), _both(ranked, r, s)
+    n = weights.shape[1]
     theta, *squares = (
         (a.ranks @ b.ranks / len(a.ranks)) for a, b in ((first, second), (first, first), (second, second))
     )
@@ -124,10 +134,9 @@ def ranks_reweighted(
             influence += observed / (8 * square) * (shares.square() - shares.pow(3).sum()).index_select(0, space.group)
     matrix = _symmetric(influence, n)
     if n > RERANKED_TOKENS:
-        pairs = (weights.sum(1).square() - weights.square().sum(1)) / 2
-        return observed + ((weights @ matrix) * weights).sum(1) / 2 / pairs, matrix
+        return first_order(observed, matrix, weights), matrix
 
-    i, j = torch.triu_indices(n, n, 1, device=r.device)
+    i, j = torch.triu_indices(n, n, 1, device=weights.device)
 
     def value(weight: Tensor) -> Tensor:
         pair = weight[i] * weight[j]
@@ -141,7 +150,7 @@ def ranks_reweighted(
     def values(some: Tensor) -> Tensor:
         return torch.stack([value(weight) for weight in some])
 
-    with one_thread_each(workers(r.device)) as pool:
+    with one_thread_each(workers(weights.device)) as pool:
         return torch.cat(list(pool.map(values, weights.split(TOGETHER)))), matrix
 
 
@@ -159,15 +168,5 @@ def _tail_means(space: Ranked, other: Ranked) -> Float[Tensor, " pairs"]:
 
 def _symmetric(values: Float[Tensor, " pairs"], tokens: int) -> Float[Tensor, "tokens tokens"]:
     matrix = torch.zeros(tokens, tokens, dtype=values.dtype, device=values.device)
-    i, j = torch.triu_indices(tokens, tokens, 1, device=values.device)
-    matrix[i, j] = values
-    matrix[j, i] = values
-    return matrix
-
-
-def _both(function: Callable, r: Offsets, s: Offsets, names: tuple[str, str] = ("x", "y")) -> list:
-    """Both spaces at once, unless sorting them takes gigabytes."""
-    if len(r) ** 2 / 2 > EXACT_PAIRS:
-        return [function(r, names[0]), function(s, names[1])]
-    with one_thread_each(min(2, workers(r.device))) as pool:
-        return list(pool.map(function, (r, s), names))
+    matrix[torch.ones_like(matrix, dtype=torch.bool).triu_(1)] = values
+    return matrix + matrix.T

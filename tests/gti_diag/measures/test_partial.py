@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gti_diag.measures.partial import agreement
+from gti_diag.measures.partial import _partial, agreement
+from gti_diag.measures.permute import pair_products, shuffles
 from gti_diag.measures.rsa import pearson_rsa
 from tests import references_rsa as literal
 
@@ -78,9 +79,9 @@ def test_shuffles_stay_within_levels_and_leave_levels_apart_alone():
     x, y, _ = spaces(30, 2)
     levels = levels_of(10, 10, 10)[torch.randperm(30, generator=seeded())]
     found = agreement(x, y, levels=levels, apart=(2,))
-    orders = found._orders(50, seeded())
-    assert torch.equal(levels[orders], levels.expand(50, -1))
     fixed = (levels == 2).nonzero()[:, 0]
+    orders = shuffles(found._labels(), 50, seeded())
+    assert torch.equal(levels[orders], levels.expand(50, -1))
     assert torch.equal(orders[:, fixed], fixed.expand(50, -1))
     assert len({tuple(order) for order in orders.tolist()}) == 50
     assert not bool(found.first[fixed[:, None], fixed].any())
@@ -91,8 +92,9 @@ def test_shuffles_stay_within_levels_and_leave_levels_apart_alone():
 def test_the_null_is_the_value_on_residuals_in_another_order(seed):
     x, y, counts = spaces(14, seed)
     found = agreement(x, y, counts=counts)
-    orders = found._orders(5, seeded(seed))
-    for value, order in zip(found.null(orders).tolist(), orders, strict=True):
+    orders = shuffles(found._labels(), 5, seeded(seed))
+    products = pair_products(torch.cat([found.first[None], found.held]), found.second, orders)
+    for value, order in zip(_partial(products).tolist(), orders, strict=True):
         moved = found.second[order][:, order]
         pairs = list(combinations(range(14), 2))
         covariates = literal.covariates(counts.tolist(), pairs)

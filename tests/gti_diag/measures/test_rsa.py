@@ -7,6 +7,7 @@ from torch.nn.functional import one_hot
 
 from gti_diag.measures import rsa, spearman, streamed_ranks
 from gti_diag.measures.alignment import Space
+from gti_diag.measures.permute import shuffles
 from gti_diag.measures.rsa import mantel_test, pearson_rsa, rho_a, rsa_interval, spearman_rsa
 from tests import references_rsa as literal
 
@@ -171,7 +172,7 @@ def test_streamed_ranks_equal_exact_ones_to_a_bin(monkeypatch, tokens, dims):
     monkeypatch.setattr(streamed_ranks, "COLUMNS", 384)  # several tiles in a row, the last one narrower
     x, y = related(tokens, dims=(max(dims), min(dims)))
     x, y = (x, y) if dims[0] > dims[1] else (y, x)
-    r, s = rsa._prepared(x, y)
+    r, s = Space(x).comparable, Space(y).comparable
     exact = spearman.rank_sums(r, s, exact=True)
     streamed = streamed_ranks.streamed_sums(streamed_ranks.binned(r), streamed_ranks.binned(s))
     assert streamed.pairs == exact.pairs
@@ -244,39 +245,30 @@ def test_mantel_draws_from_the_permutation_distribution(statistic):
 
 
 @STATISTICS
-def test_prepared_permutations_equal_permuted_rows(statistic):
-    x, y = related(30)
-    orders = torch.stack([torch.randperm(30, generator=seeded(seed)) for seed in range(4)])
-    for first, second in ((x, y), (y, x)):  # the wider space second, too
-        observed, permuted = rsa._PERMUTED[statistic](first, second)
-        assert observed == pytest.approx(statistic(first, second), abs=1e-12)
-        assert permuted(orders).tolist() == pytest.approx(
-            [statistic(first, second[order]) for order in orders], abs=1e-12
-        )
+@pytest.mark.parametrize("tokens", [30, 90])
+def test_the_null_has_the_moments_of_permuted_rows(statistic, tokens):
+    labels = torch.arange(tokens) % 2
+    x, y = related(tokens)
+    y = y + labels[:, None]
+    orders = shuffles(labels, 300, seeded(1))
+    wanted = torch.tensor([statistic(x, y[order]) for order in orders])
+    found = mantel_test(x, y, statistic=statistic, permutations=2000, generator=seeded(), within=labels)
+    assert found.observed == pytest.approx(statistic(x, y), abs=1e-12)
+    assert found.null_mean == pytest.approx(wanted.mean().item(), abs=5 * wanted.std().item() / 300**0.5)
+    assert found.null_std == pytest.approx(wanted.std().item(), rel=0.25)
 
 
-@pytest.mark.parametrize("statistic, module, limit", [
-    (pearson_rsa, rsa, "FLOAT64_PICKED"), (spearman_rsa, spearman, "FLOAT64_TOKENS"),
-])  # fmt: skip
-def test_float32_permutations_are_close(monkeypatch, statistic, module, limit):
-    x, y = related(150)
-    orders = torch.stack([torch.randperm(150, generator=seeded(seed)) for seed in range(4)])
-    monkeypatch.setattr(rsa, "PICK", 0)
-    monkeypatch.setattr(module, limit, 1000)
-    wanted = rsa._PERMUTED[statistic](x, y)[1](orders)
-    monkeypatch.setattr(module, limit, 10)
-    assert rsa._PERMUTED[statistic](x, y)[1](orders).tolist() == pytest.approx(wanted.tolist(), abs=1e-6)
-
-
-@pytest.mark.parametrize("pick", [0, 10**9])
-def test_picked_and_multiplied_permutations_agree(monkeypatch, pick):
+def test_many_tokens_are_permuted_by_products_and_to_the_same_values(monkeypatch):
     """More than one block of rows, levels that differ, and a common direction that float32 must not drown in."""
     x, y = related(300)
     x, y = x + 30, y + torch.arange(3).repeat_interleave(100)[:, None]
-    orders = torch.stack([torch.randperm(300, generator=seeded(seed)) for seed in range(3)])
-    monkeypatch.setattr(rsa, "PICK", pick)
-    found = rsa._PERMUTED[pearson_rsa](x, y)[1](orders)
-    assert found.tolist() == pytest.approx([pearson_rsa(x, y[order]) for order in orders], abs=2e-6)
+    monkeypatch.setattr(rsa, "PAIRED_TOKENS", 100)
+    for first, second in ((x, y), (y, x)):  # the wider space second, too
+        found = torch.cat(
+            list(rsa._Pearson(first, second).shuffled(torch.zeros(300).long(), samples=3, generator=seeded()))
+        )
+        orders = shuffles(torch.zeros(300).long(), 3, seeded())
+        assert found.tolist() == pytest.approx([pearson_rsa(first, second[order]) for order in orders], abs=2e-6)
 
 
 def test_sequential_permutations_stop_at_the_deciding_draw():
@@ -294,17 +286,6 @@ def test_sequential_permutations_take_all_draws_for_what_is_there():
     found = mantel_test(x, y, permutations=150, enough=10, generator=seeded())
     assert found == mantel_test(x, y, permutations=150, generator=seeded())
     assert found.permutations == 150
-
-
-def test_mantel_within_levels_moves_tokens_of_a_level_only():
-    labels = torch.tensor([1, 1, 2, 2, 2, 3])
-    allowed = set(literal.all_orders(labels.tolist()))
-    generator = seeded()
-    drawn = [tuple(rsa._permutation(labels, generator).tolist()) for _ in range(1200)]
-    assert set(drawn) == allowed
-    counts = [drawn.count(order) for order in allowed]
-    assert max(counts) < 100 + 5 * 10  # 1200 draws of 12 orders: 100 each, standard deviation 10
-    assert min(counts) > 100 - 5 * 10
 
 
 def test_mantel_within_levels_is_not_fooled_by_the_levels():
@@ -336,11 +317,13 @@ def test_any_statistic_can_be_permuted():
     assert double.null_std == pytest.approx(2 * single.null_std)
 
 
-@pytest.mark.parametrize("statistic, enough", [(pearson_rsa, None), (spearman_rsa, None), (pearson_rsa, 8)])
-def test_mantel_p_is_uniform_where_spaces_are_unrelated(statistic, enough):
+@pytest.mark.parametrize("statistic, enough, tokens", [
+    (pearson_rsa, None, 12), (spearman_rsa, None, 12), (pearson_rsa, 8, 12), (pearson_rsa, None, 80), (pearson_rsa, 8, 80),
+])  # fmt: skip
+def test_mantel_p_is_uniform_where_spaces_are_unrelated(statistic, enough, tokens):
     p = []
     for seed in range(300):
-        x, y = related(12, seed, shared=0.0)
+        x, y = related(tokens, seed, shared=0.0)
         found = mantel_test(x, y, statistic=statistic, permutations=39, enough=enough, generator=seeded(seed))
         p.append(found.p_value)
     grid = np.unique(np.round(p, 9))  # a p-value is uniform on the values that it can take
@@ -380,7 +363,7 @@ def test_redrawing_many_tokens_is_close_to_exact(statistic, monkeypatch):
     draws = torch.randint(150, (40, 150), generator=seeded())
     weights = torch.stack([torch.ones(150), *(torch.bincount(draw, minlength=150) for draw in draws)]).double()
     wanted, noise = rsa._REWEIGHTED[statistic](x, y, weights)
-    monkeypatch.setattr(rsa, "FLOAT64_TOKENS", 10)
+    monkeypatch.setattr(rsa, "FIRST_ORDER_TOKENS", 10)
     monkeypatch.setattr(rsa, "BATCH", 4 * 33)
     monkeypatch.setattr(spearman, "RERANKED_TOKENS", 10)
     found, found_noise = rsa._REWEIGHTED[statistic](x, y, weights)
