@@ -58,7 +58,8 @@ def read_facts(
     columns = torch.cat([lines, mean[:, None], (mean if axis is None else axis)[:, None]], dim=1)
     numbers = torch.empty(count, columns.shape[1] + 2, dtype=torch.float64)
     equal, start, bits = _Equal(), 0, _bits(matrix)
-    for tile in matrix.tiles(size=max(1, min(READ, max_memory // 256) // dim)):
+    size = max(1, min(READ, max_memory // 256) // dim)
+    for tile in matrix.tiles(size=size):
         seen(tile)
         equal.add(tile)
         for wide in wide_tiles(_floats(tile)):
@@ -72,25 +73,44 @@ def read_facts(
     norms[~(norms <= LARGEST)] = torch.nan
     distance = None if axis is None else _distances(numbers[:, -4], numbers[:, -3], norms, mean=mean, axis=axis)
     return RowFacts(
-        norms, equal.first(), numbers[:, : lines.shape[1]].clone(), numbers[:, -1].clone(), distance, known, undefined
+        norms,
+        equal.first(matrix, size),
+        numbers[:, : lines.shape[1]].clone(),
+        numbers[:, -1].clone(),
+        distance,
+        known,
+        undefined,
     )
 
 
 class _Equal:
-    """Which row first had the same values: by 128-bit digest, −0 as 0."""
+    """Which row first had the same values, −0 as 0: by a 64-bit sum of each row, and of those with equal sums by 128-bit digest."""
 
     def __init__(self) -> None:
-        self.known: dict[bytes, int] = {}
-        self.places: list[int] = []
+        self.sums: list[Tensor] = []
 
     def add(self, tile: Tensor) -> None:
-        plain = (_floats(tile) + 0.0).contiguous().view(torch.uint8).numpy()
-        for row in plain:
-            digest = hashlib.blake2b(row, digest_size=16).digest()
-            self.places.append(self.known.setdefault(digest, len(self.places)))
+        words = _words(tile)
+        odd = torch.randint(-(1 << 62), 1 << 62, (words.shape[1],), generator=torch.Generator().manual_seed(0)) * 2 + 1
+        self.sums.append(words @ odd)  # modulo 2⁶⁴
 
-    def first(self) -> Tensor:
-        return torch.tensor(self.places, dtype=torch.long)
+    def first(self, matrix: Matrix, size: int) -> Tensor:
+        """Rows with the sum of another are read again, `size` at a time."""
+        sums = torch.cat(self.sums)
+        found = torch.arange(len(sums))
+        _, place, counts = sums.unique(return_inverse=True, return_counts=True)
+        suspects = (counts[place] > 1).nonzero()[:, 0]
+        known: dict[bytes, int] = {}
+        for ids in suspects.split(size) if len(suspects) else ():
+            for id, row in zip(ids.tolist(), _words(matrix.rows(ids)).numpy(), strict=True):
+                found[id] = known.setdefault(hashlib.blake2b(row, digest_size=16).digest(), id)
+        return found
+
+
+def _words(tile: Tensor) -> Tensor:
+    """The bytes of each row as 64-bit integers, filled up with zeros; −0 as 0."""
+    octets = (_floats(tile) + 0.0).contiguous().view(torch.uint8)
+    return torch.nn.functional.pad(octets, (0, -octets.shape[1] % 8)).view(torch.int64)
 
 
 def _floats(tile: Tensor) -> Tensor:

@@ -62,6 +62,18 @@ def test_one_row_of_each_kind_is_found(damaged, dtype):
     assert kinds(found) == expected and kinds(found, "output") == {}
 
 
+def test_copies_are_of_value_and_not_of_sum(damaged):
+    """Two signs flipped leave the sum of a row's words modulo 2⁶⁴ as it was; −0 is 0."""
+
+    def spoil(entry, head):
+        entry[50] = entry[51]
+        entry[50, [1, 3]] *= -1
+        entry[60] = entry[61]
+        entry[60, 7], entry[61, 7] = 0.0, -0.0
+
+    assert kinds(scan(damaged(spoil, dtype=torch.float32))) == {"copies": [60, 61]}
+
+
 @pytest.mark.parametrize("size", [2, 20, 200])
 def test_clusters_of_any_size(damaged, size):
     def spoil(entry, head):
