@@ -4,13 +4,21 @@ Source: weighted κ, Cohen 1968; leave one judge out as the ceiling that a furth
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from gti_diag.errors import InputError
+
+from .collection import Collection
+from .judge import judge_pairs
+from .prompts import Prompter
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,19 @@ def ceiling(judges: Mapping[str, Int[Tensor, " pairs"]]) -> dict[str, Agreement]
         name: agreement(grades, rounded_mean([other for one, other in judges.items() if one != name]))
         for name, grades in judges.items()
     }
+
+
+def judge_agreement(
+    model: "PreTrainedModel", prompter: Prompter, collection: Collection, *, like: Collection
+) -> Agreement:
+    """A judge against the grades of all judged pairs, its scores as grades in the shares of `like`; ρ is of the scores."""
+    from scipy.stats import spearmanr
+
+    pairs = [(query, d) for query, grades in enumerate(collection.relevant) for d in grades]
+    grades = torch.tensor([grade for found in collection.relevant for grade in found.values()])
+    known = torch.tensor([grade for found in like.relevant for grade in found.values()])
+    scores = judge_pairs(model, prompter, collection, pairs)
+    return replace(agreement(graded(scores, known), grades), spearman=float(spearmanr(scores, grades).statistic))
 
 
 def rounded_mean(judges: Sequence[Int[Tensor, " pairs"]]) -> Int[Tensor, " pairs"]:

@@ -70,13 +70,14 @@ def train_judge(
     collection: Collection,
     labels: Sequence[tuple[Pair, float]],
     config: JudgeConfig,
+    dtype: str | torch.dtype | None = None,
     compute: str = "auto",
     save_every: int = 0,
     progress: Callable[[StepRecord, int], None] = lambda record, steps: None,
 ) -> None:
     """Teach the checkpoint `source` the probabilities in `labels`, all its weights, and write it with its wording to `out`.
 
-    With `save_every`, a run that was killed goes on where it was.
+    Weights are written in `dtype`, or else as `source` stores them. With `save_every`, a run that was killed goes on where it was.
 
     Raises:
         InputError: as `load_language_model`, `Prompter`, `check_place`; no labels; a state of another run.
@@ -99,7 +100,8 @@ def train_judge(
     )  # fmt: skip
     trackers = Trackers((), folder=work, config={})
     Diary(work, trackers, lambda record: progress(record, loop.steps), step=newest_step(work)).follow(records)
-    save_judge(model, prompter, out, dtype=stored_dtype(source), metrics=work / METRICS)
+    kept = stored_dtype(source) if dtype is None else parse_dtype(dtype)
+    save_judge(model, prompter, out, dtype=kept, metrics=work / METRICS)
     clear_folder(work)
 
 

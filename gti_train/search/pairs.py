@@ -42,6 +42,15 @@ def sampled_pairs(
     return found
 
 
+def soft_labels(
+    collection: Collection, candidates: Sequence[Sequence[int]], *, seed: int, sampling: Sampling | None = None
+) -> list[tuple[Pair, float]]:
+    """Pairs to learn from, each with its grade as a probability: divided by the highest grade of the collection."""
+    top = max(grade for grades in collection.relevant for grade in grades.values())
+    pairs = sampled_pairs(collection, candidates, sampling or Sampling(), seed=seed)
+    return [(pair, grade / top) for pair, grade in pairs]
+
+
 def families(pairs: Sequence[Pair], *, by_document: bool, most: int, seed: int) -> list[list[int]]:
     """Numbers of pairs that share a document (or a query), in random order, at most `most` together."""
     groups: dict[int, list[int]] = defaultdict(list)

@@ -11,6 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
 from gti_diag.errors import InputError, bad
 from gti_diag.foreign.json_text import parse_json
 
@@ -36,6 +40,17 @@ def read_collection(folder: str | os.PathLike[str], split: str) -> Collection:
     if not asked:
         raise bad(path, "no query has a document with a grade above 0", "name judgements of these queries")
     return Collection(documents, asked, {query.id: judged[query.id] for query in asked})
+
+
+def read_judgements(path: str | os.PathLike[str], collection: Collection) -> Int[Tensor, " pairs"]:
+    """Somebody else's grades of the judged pairs of `collection`, in its order; 0 where they say nothing.
+
+    Raises:
+        InputError: as `read_collection`.
+    """
+    found = _judgements(Path(path), {query.id for query in collection.queries}, set(collection.places))
+    pairs = ((query.id, document) for query in collection.queries for document in collection.judgements[query.id])
+    return torch.tensor([found.get(query, {}).get(document, 0) for query, document in pairs])
 
 
 def _one_of(home: Path, *names: str) -> Path:

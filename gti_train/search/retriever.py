@@ -23,9 +23,11 @@ from gti_train.model.directories import atomic_directory, check_place
 from gti_train.model.loading import best_dtype, parse_dtype
 
 from .bi_encoder import encoded, load_encoder, retrieved
+from .bm25 import BM25
 from .collection import Collection
 from .contrast import Contrast, Contrasts, Lesson, lessons
 from .pairs import Sampling
+from .runs import Run
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -83,9 +85,8 @@ def train_retriever(
     work = out.with_name(out.name + ".state")
     check_place(out)
     check_folder(work)
+    candidates = mined(source, collection) if candidates is None else candidates
     encoder = load_encoder(source, device=device)
-    if candidates is None:
-        candidates = found_by(encoder, collection, min(MINED, len(collection.documents)))[0].tolist()
     made = lessons(collection, candidates, config.sampling, queries=config.queries, seed=config.seed)
     loop = config.loop(len(made))
     working = best_dtype(device) if compute == "auto" else parse_dtype(compute)
@@ -98,10 +99,36 @@ def train_retriever(
     clear_folder(work)
 
 
-def found_by(encoder: "SentenceTransformer", collection: Collection, k: int) -> tuple[Tensor, Tensor]:
+def found_by(
+    encoder: "SentenceTransformer",
+    collection: Collection,
+    k: int,
+    *,
+    progress: Callable[[float], None] = lambda share: None,
+) -> tuple[Tensor, Tensor]:
     """The k documents that an encoder finds for each query, and their cosines."""
     queries = encoded(encoder, [query.text for query in collection.queries])
-    return retrieved(queries, encoded(encoder, [document.text for document in collection.documents]), k)
+    documents = encoded(encoder, [document.text for document in collection.documents], progress=progress)
+    return retrieved(queries, documents, k)
+
+
+def mined(name: str, collection: Collection) -> list[list[int]]:
+    """For each query the documents that an encoder finds: what negatives are mined from."""
+    return found_by(load_encoder(name), collection, min(MINED, len(collection.documents)))[0].tolist()
+
+
+def ranked(name: str, collection: Collection, k: int, *, progress: Callable[[float], None] = lambda share: None) -> Run:
+    """The k best documents of each query (all, if there are fewer) by the encoder called `name`, or by `bm25`.
+
+    Raises:
+        InputError: as `load_encoder`.
+    """
+    k = min(k, len(collection.documents))
+    if name != "bm25":
+        return Run(*found_by(load_encoder(name, device=join_processes()), collection, k, progress=progress))
+    scores = BM25([document.text for document in collection.documents])([query.text for query in collection.queries])
+    values, places = scores.sort(dim=1, descending=True, stable=True)
+    return Run(places[:, :k], values[:, :k])
 
 
 def geometry(vectors: Float[Tensor, "documents dim"], *, k: int = 10) -> dict[str, float]:
