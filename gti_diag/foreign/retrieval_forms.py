@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field
 
-from .schemas import Form, Open, Schema
+from .schemas import Form, Open, Real, Schema, Whole
 
 Identifier = Annotated[str, Field(min_length=1, max_length=500)]
 
@@ -39,3 +39,27 @@ class WordingForm(Form):
     order: Literal["query-first", "document-first"]
     max_tokens: Annotated[int, Field(ge=1, lt=2**31)]
     document_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None
+
+
+class SummaryLine(Form):
+    """What a document was cut to, and by how much that moved the judge."""
+
+    doc_id: Identifier
+    text: str
+    moved: Real
+
+
+class ItemsForm(Form):
+    """items.json, beside item tokens: their documents in order, and the token that stands for a vector in a prompt."""
+
+    schema_: Schema = Field(alias="schema")
+    token: Whole
+    ids: list[Identifier]
+
+
+class EncoderForm(Form):
+    """item_encoder.json, beside an item encoder's weights."""
+
+    schema_: Schema = Field(alias="schema")
+    slots: Annotated[int, Field(ge=1, le=4096)]
+    length: Annotated[float, Field(gt=0, lt=1e6)]

@@ -96,7 +96,7 @@ class SoftAnswers:
 
     def _loss(self, families: Sequence[Sequence[SoftExample]], rows: list[list[Place]]) -> Tensor:
         examples = [families[f][e] for row in rows for f, e in row]
-        trees = [_grown([families[f][e].ids for f, e in row]) for row in rows]
+        trees = [grown([families[f][e].ids for f, e in row]) for row in rows]
         with torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self.compute == torch.bfloat16):
             hidden = hidden_states(self.model, TokenTree.stack(trees).to(self.model.device), self.way)
         logits = answer_logits(self.model, hidden, self.answers)
@@ -122,5 +122,6 @@ def soft_divergence(
     return (torch.special.xlogy(teacher, teacher) - teacher * log_student).sum(-1)
 
 
-def _grown(sequences: Sequence[tuple[int, ...]]) -> TokenTree:
+def grown(sequences: Sequence[Sequence[int]]) -> TokenTree:
+    """The tree of these prompts, whose one target each is after their last token."""
     return TokenTree.grow([(*ids, ids[-1]) for ids in sequences], answers=[len(ids) for ids in sequences])
