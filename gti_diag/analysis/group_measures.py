@@ -291,7 +291,7 @@ def _draws(population: int, size: int, dim: int, generator: torch.Generator) -> 
     least = min(size, dim)
     work = size * dim * least + 8 * least**3  # Gram matrix and eigenvalues
     count = min(NULL_SAMPLES[1], max(NULL_SAMPLES[0], int(NULL_WORK / work)))
-    return [torch.randperm(population, generator=generator)[:size] for _ in range(count)]
+    return [torch.randperm(population, generator=generator)[:size].clone() for _ in range(count)]  # not all of it
 
 
 def _null_sample(rows: Tensor) -> dict:

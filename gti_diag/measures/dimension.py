@@ -10,7 +10,7 @@ from torch import Tensor
 from .geometry import centroid, row_lengths, spacing_norms
 from .tiles import wide_tiles
 
-TILE_ROWS = 4096
+TILE_ROWS = 512  # compared with all others at a time
 LINES = 8  # random lines on which rows are placed before they are compared
 LOOKED_UP = 2, 32, 1024  # nearest places (itself included) that are compared, for ever fewer rows
 CELLS, PAIRS = 1 << 20, 1024  # places looked up, and rows compared, at a time
@@ -181,8 +181,8 @@ def nearest_others(rows: Float[Tensor, "tokens dim"], *, k: int) -> Neighbours:
     centred = torch.cat([tile.div_(largest).float() for tile in wide_tiles(rows, centre=centre)])
     squares = (centred**2).sum(1)
     keep, found = min(k + SPARE, n - 1), []
-    for start in range(0, n, TILE_ROWS // 2):
-        part = centred[start : start + TILE_ROWS // 2]
+    for start in range(0, n, TILE_ROWS):
+        part = centred[start : start + TILE_ROWS]
         gaps = torch.addmm(squares, part, centred.T, alpha=-2)  # ‖y‖² − 2xy orders like the distance from x
         gaps.diagonal(start).fill_(torch.inf)
         found.append(gaps.topk(keep, dim=1, largest=False).indices)

@@ -13,7 +13,8 @@ from torch import Tensor
 from .geometry import DirectionSum, centroid, direction_sum, row_lengths
 from .tiles import one_thread_each, tiles, wide_tiles, workers
 
-TILE_NUMBERS = 1 << 23  # of candidates scored at a time: 8,192 rows of 1,024
+TILE_NUMBERS = 1 << 23  # of candidates scored at a time: 8,192 rows of 1,024,
+TILE_ROWS = 1 << 13  # … and no more rows of few columns: each takes a score for every query
 QUERY_ROWS = 2048
 SPARE = 32  # candidates kept beyond k, so that rounding to bfloat16 rarely decides
 
@@ -198,7 +199,7 @@ def _search(units: Tensor, parts: Iterable[Tensor], *, k: int, work: torch.dtype
     rough, keep = units.to(work), k + SPARE
     scores = units.new_full((len(units), keep), -torch.inf, dtype=work)
     index = torch.full((len(units), keep), -1, device=units.device)
-    most = max(1, TILE_NUMBERS // units.shape[1])
+    most = max(1, min(TILE_ROWS, TILE_NUMBERS // units.shape[1]))
     keys, squares = (units.new_empty(most, units.shape[1]) for _ in range(2))
     coarse = torch.empty_like(keys, dtype=work)
     alive, peaked, shared = 0, 0.0, workers(units.device)

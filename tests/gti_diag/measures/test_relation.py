@@ -159,6 +159,16 @@ def test_nearest_is_the_sorted_cosine(path, dtype, hug):
         torch.testing.assert_close(found.cosine, own, atol=3e-7, rtol=0)
 
 
+def test_narrow_rows_are_scored_some_at_a_time(monkeypatch):
+    scored = []
+    merge = relation._merge
+    monkeypatch.setattr(
+        relation, "_merge", lambda *parts, keys, **rest: (scored.append(len(keys)), merge(*parts, keys=keys, **rest))
+    )
+    relation.nearest(torch.rand(3, 2), torch.rand(relation.TILE_ROWS + 5, 2), k=1)
+    assert sorted(set(scored)) == [5, relation.TILE_ROWS]
+
+
 def test_nearest_finds_itself_and_never_a_dead_row(path):
     text = vocabulary_like(40, 16)
     text[[0, 39]] = 0
