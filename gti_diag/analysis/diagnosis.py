@@ -13,10 +13,10 @@ from torch import Tensor
 
 from gti_diag.checkpoint import Checkpoint, Matrix, open_base, open_checkpoint
 from gti_diag.document import SCHEMA, canonical
-from gti_diag.errors import InputError
+from gti_diag.errors import InputError, bad
 from gti_diag.measures.alignment import Space
 from gti_diag.measures.tiles import among_workers
-from gti_diag.tokens.groups import Group, Partition, partition
+from gti_diag.tokens.groups import MOST_NAMED, Group, Partition, partition
 from gti_diag.tokens.sizes import SHORT_HEAD
 
 from . import exhibits, verdict
@@ -32,6 +32,7 @@ from .text_relation import isotropic_null, main_axes, neighbours, relate
 
 Progress = Callable[[str, float | None], None]
 PROGRAM = 4 * 10**8  # bytes that Python, torch and the buffers of tiles take
+NAMED = 1000  # bytes that a row takes beside its numbers: its name, its norm, what is compared of it
 RESIDENT_SHARE = 0.25  # of max_memory: rows of one group kept in their storage dtype; beyond it a sample stands in
 
 
@@ -118,6 +119,7 @@ def diagnose(
     settings.place()
     base = base if base is None or isinstance(base, Checkpoint) else open_base(base, tensor=tensor)
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint, tensor=tensor, base=base)
+    _check_rows(opened, max_memory)
     progress("finding tokens", None)
     parts = partition(opened, new=new, base=base)
     given = _given(opened, parts, reference, items)
@@ -149,6 +151,16 @@ def diagnose(
             },
         }
     )  # fmt: skip
+
+
+def _check_rows(checkpoint: Checkpoint, max_memory: int) -> None:
+    """Raises InputError where a matrix has (or claims) more rows than can be named."""
+    matrix = checkpoint.matrices["input"]
+    needed = matrix.shape[0] * NAMED
+    if needed > max(max_memory, MOST_NAMED * NAMED):
+        problem = f"has {matrix.shape[0]:,} rows in {matrix.name!r}, which take about {needed / 1e9:.0f} GB to name and compare"
+        fix = f"choose another matrix with --tensor, or give --max-memory {needed / 1e9:.0f}GB where the machine has it"
+        raise bad(checkpoint.path, problem, fix)
 
 
 def _text_of(base: Checkpoint, checkpoint: Checkpoint) -> Group | None:

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+import gti_diag
+from gti_diag.errors import InputError
 from tests.gti_diag.checkpoint import bombs
 
 MOST = 500  # MB
@@ -40,3 +42,9 @@ def test_inspect_stays_small(tmp_path, make):
     assert code in (0, 2)
     assert said.count("\n") == (1 if code else 0), said
     assert "not foreseen" not in said
+
+
+def test_analyze_asks_before_it_names_fifty_million_rows(tmp_path):
+    bombs.sparse_rows(tmp_path)
+    with pytest.raises(InputError, match=r"has 50,000,000 rows .* about 50 GB .* --max-memory 50GB"):
+        gti_diag.diagnose(tmp_path)
