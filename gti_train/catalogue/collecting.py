@@ -6,6 +6,7 @@ where the user allows that.
 
 import contextlib
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
@@ -15,6 +16,8 @@ from typing import Any, NamedTuple
 from gti_diag.errors import InputError
 
 from .records import Catalogue, Gathering, Item
+
+HALF = re.compile("[\ud800-\udfff]")
 
 
 class BadRecord(ValueError):
@@ -106,7 +109,7 @@ class Collector:
         """
         if not isinstance(tokens, (list, tuple)) or not tokens or not all(isinstance(part, str) for part in tokens):
             raise BadRecord("bad_code", f"code {tokens!r} is not a list of tokens such as <a_1>")
-        self.codes[identifier_of(item, "item_id")] = tuple(tokens)
+        self.codes[identifier_of(item, "item_id")] = tuple(_whole(part, "code") for part in tokens)
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -127,7 +130,7 @@ def identifier_of(value: object, key: str) -> str:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
         raise BadRecord(f"no_{key}", f"{key} is {value!r}; it must be a string or an integer")
-    return str(value)
+    return _whole(str(value), key)
 
 
 def text_of(value: object, key: str) -> str:
@@ -138,7 +141,16 @@ def text_of(value: object, key: str) -> str:
         value = " ".join(value)
     if not isinstance(value, str):
         raise BadRecord(f"bad_{key}", f"{key} is a {type(value).__name__}; it must be a string")
-    return " ".join(value.split())
+    return _whole(" ".join(value.split()), key)
+
+
+def _whole(text: str, key: str) -> str:
+    """`text`, if every character of it is whole: JSON can spell half of one, which no tokenizer takes and no file."""
+    if not text.isascii() and (half := HALF.search(text)):
+        raise BadRecord(
+            "half_character", f"{key} holds half a character, \\u{ord(half[0]):04x}; write it whole or drop it"
+        )
+    return text
 
 
 def names_of(value: object) -> tuple[str, ...]:
@@ -147,7 +159,7 @@ def names_of(value: object) -> tuple[str, ...]:
         return ()
     if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
         raise BadRecord("bad_category", f"category is {value!r}; it must be a list of names, broad to narrow")
-    return tuple(name for name in value if name)
+    return tuple(_whole(name, "category") for name in value if name)
 
 
 def split_names(text: str | None) -> list[str]:
@@ -189,4 +201,4 @@ def _attributes(value: Any) -> dict[str, str]:
         return {}
     if not isinstance(value, Mapping):
         raise BadRecord("bad_attributes", f"attributes is a {type(value).__name__}; it must be an object")
-    return {str(name): str(content) for name, content in value.items()}
+    return {_whole(str(name), "attributes"): _whole(str(content), "attributes") for name, content in value.items()}

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gti_diag.cli.bundles import unfolded
+from gti_diag.cli.shell import say
 from gti_diag.errors import InputError
 
 from .app import app
@@ -159,7 +160,7 @@ def curves(
     except Missing as error:
         raise InputError(f"nothing to draw: {error}") from error
     for figure in written:
-        typer.echo(figure)
+        say(figure)
 
 
 def cuts(text: str) -> tuple[int, ...]:

@@ -10,10 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from gti_diag import cli
 from tests.gti_diag.gate.gate_cases import HEALTHY
-
-# Markup, half a character, escape codes, commands, mathematics, right-to-left, a password, and what closes tags and tables.
-NASTY = ["[/INST]", "[item_0]", "\ud800half", "\x1b[31mred\x07", "a\n::error file=x::owned", "##[error]owned", "$\\frac{", "\u202eback",
-         "https://me:hunter2@host/x?sig=hunter2", "</script><script>alert(1)</script>", "| a | `b` |", "\u2028line", "<a_0>\r"]  # fmt: skip
+from tests.hostile import NASTY, harmless
 
 
 @pytest.fixture
@@ -31,14 +28,6 @@ def run(monkeypatch, capsys):
         return left.value.code or 0, printed.out, printed.err
 
     return call
-
-
-def harmless(text: str) -> None:
-    assert "hunter2" not in text
-    assert not [c for c in text if c != "\n" and not c.isprintable() and c != "\t"], [
-        c for c in text if not c.isprintable()
-    ]
-    assert not [line for line in text.splitlines() if line.strip().startswith("::error") or "##[" in line]
 
 
 @pytest.fixture

@@ -1,0 +1,106 @@
+"""Hostile strings as items, texts, tokens and places, through every command that trains."""
+
+import json
+
+import pytest
+
+from tests.hostile import NASTY, harmless
+
+ITEMS = 24
+PLACE = "shop [INST] \x1b[31m\n::error::owned https:/me:hunter2@host"  # two folders
+
+
+@pytest.fixture
+def told(command, capsys):
+    """Standard output of `gti-train …`, which must succeed; all that it says is checked."""
+
+    def run(*arguments):
+        capsys.readouterr()  # what making the checkpoint printed
+        code, out, err = command(*arguments)
+        harmless(out + err)
+        assert code == 0, err
+        return out
+
+    return run
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """A catalogue whose titles, descriptions and ids are hostile, in a folder whose name is."""
+    place = tmp_path / PLACE
+    place.mkdir(parents=True)
+    whole = [text for text in NASTY if "\ud800" not in text]
+    named = [whole[n % len(whole)] for n in range(ITEMS)]
+    items = [{"item_id": f"{text} {n}", "title": f"lamp {n} {text}", "description": f"kettle {n // 3} {text} lamp"} for n, text in enumerate(named)]  # fmt: skip
+    (place / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    ids = [item["item_id"] for item in items]
+    users = [{"user_id": f"{whole[n]} {n}", "items": ids[n : n + 6]} for n in range(8)]
+    (place / "histories.jsonl").write_text("".join(json.dumps(user) + "\n" for user in users))
+    return place
+
+
+@pytest.mark.parametrize("place", ["item_id", "title", "description", "category"])
+def test_half_a_character_is_refused_where_it_stands(command, shop, place):
+    item = {"item_id": "x", "title": "lamp", "description": "kettle", "category": ["home"]}
+    item[place] = ["\ud800"] if place == "category" else "lamp \ud800"
+    with (shop / "items.jsonl").open("a") as file:
+        file.write(json.dumps(item) + "\n")
+    for rest in (["catalogue"], ["sids", "--codes", "4,4"]):
+        code, out, err = command(rest[0], shop / "items.jsonl", "--out", shop / "out", *rest[1:])
+        harmless(out + err)
+        assert code == 2 and f"line {ITEMS + 1}: {place} holds half a character, \\ud800" in err
+    code, _, err = command("catalogue", shop / "items.jsonl", "--out", shop / "out", "--skip-bad")
+    assert code == 0, err
+
+
+def test_every_stage_shows_what_can_be_shown(told, shop, tiny_lm, tmp_path):
+    told("catalogue", shop / "items.jsonl", "--out", shop / "read")
+    items, histories, sids = shop / "items.jsonl", shop / "histories.jsonl", shop / "sids"
+    told("sids", items, "--out", sids, "--codes", "4,4,4", "--dimensions", 4, "--report")
+    base = tiny_lm()
+    told("extend", base, "--sids", sids, "--items", items, "--init", "description", "--out", shop / "ext")
+    about = ("--items", items, "--sids", sids, "--steps", 2, "--batch-size", 2, "--dtype", "float32")
+    told("ground", shop / "ext", *about, "--out", shop / "gti", "--hold-out", 0.1, "--every", 1)
+    told("sft", shop / "gti", *about, "--histories", histories, "--out", shop / "sft", "--tasks", "all", "--history", 3)
+    judged = shop / "eval.json"
+    told(
+        "eval", shop / "sft", "--histories", histories, "--sids", sids, "--json", judged, "--k", "2,4", "--items", items
+    )
+    told("curves", f"[/b]={judged}", f"gti={judged}", "--baseline", "[/b]", "--out", shop / "figures")
+    told("probe", shop / "sft", "--out", shop / "probe.jsonl", "--most", 2)
+
+
+def test_tokens_of_any_form_are_added_probed_and_repaired(told, tiny_lm, tmp_path):
+    tokens = [text for text in NASTY if "\ud800" not in text and not {"\n", "\r", "\u2028"} & set(text)]
+    (tmp_path / "tokens.txt").write_text("\n".join(tokens), encoding="utf-8")
+    told("extend", tiny_lm(), "--tokens", f"@{tmp_path / 'tokens.txt'}", "--init", "random", "--out", tmp_path / "ext")
+    ids = json.loads((tmp_path / "ext" / "gti.json").read_text())["ids"]
+    (tmp_path / "texts.json").write_text(json.dumps(dict.fromkeys(tokens, "a lamp")))
+    named = ("--ids", ",".join(map(str, ids)), "--descriptions", tmp_path / "texts.json")
+    told("probe", tmp_path / "ext", "--out", tmp_path / "probe.jsonl", *named, "--most", 2)
+    out = told("repair", tmp_path / "ext", "--out", tmp_path / "new", "--rule", "description", *named, "--most", 0.5)
+    assert "[/INST]" in out
+
+
+COMMANDS = {
+    "catalogue": ["{0}", "--out", "{out}"],
+    "sids": ["{0}", "--out", "{out}", "--codes", "4,4"],
+    "extend": ["{0}", "--tokens", "<a_0>,<a_1>", "--out", "{out}"],
+    "ground": ["{0}", "--items", "{0}", "--sids", "{0}", "--out", "{out}"],
+    "sft": ["{0}", "--items", "{0}", "--histories", "{0}", "--sids", "{0}", "--out", "{out}"],
+    "eval": ["{0}", "--histories", "{0}", "--sids", "{0}", "--json", "{out}/x.json"],
+    "curves": ["a={0}", "--baseline", "a", "--out", "{out}"],
+    "repair": ["{0}", "--rule", "mean", "--out", "{out}"],
+    "probe": ["{0}", "--out", "{out}/p.jsonl"],
+}
+
+
+@pytest.mark.parametrize("text", [text for text in NASTY if "\ud800" not in text])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_not_there_is_named_in_one_line(command, tmp_path, name, text):
+    code, out, err = command(name, *(part.format(text, out=tmp_path / "out") for part in COMMANDS[name]))
+    harmless(out + err)
+    assert (code, out) == (2, ""), err
+    assert err.startswith("gti-train: ") and err.count("\n") == 1
+    assert "not foreseen" not in err, err
+    assert not (tmp_path / "out").exists()
