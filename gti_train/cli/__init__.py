@@ -17,6 +17,7 @@ from . import (
     repair,
     search,
     sids,
+    study,
     tokens,
 )  # they register their commands on the application
 from .app import app
@@ -33,6 +34,7 @@ __all__ = [
     "repair",
     "search",
     "sids",
+    "study",
     "tokens",
 ]
 

@@ -107,8 +107,9 @@ def sft(
     are computed once. With --save-every, the same command again goes on where a killed run was. Several processes share
     every batch: torchrun --nproc-per-node 4 -m gti_train.cli sft CKPT …
     """
+    from gti_train.catalogue.reading import read_catalogue
     from gti_train.recommend.config import FineTuningConfig
-    from gti_train.recommend.stage import fine_tune_checkpoint
+    from gti_train.recommend.stage import fine_tune_checkpoint, lessons_from
     from gti_train.semantic_ids.files import load_sids
 
     made = load_sids(sids)
@@ -117,7 +118,10 @@ def sft(
         rank=method.lora, alpha=method.alpha, checkpointing=method.checkpointing, micro_tokens=method.micro_tokens,
         every=validated.every, watch=validated.watch, patience=validated.patience,
     )  # fmt: skip
-    lessons = _lessons(items, histories, made, lesson, validate=validated.validate, seed=training.seed)
+    lessons = lessons_from(
+        read_catalogue(items, histories), made, weights=task_weights(lesson.tasks), seed=training.seed,
+        longest=lesson.history, words=lesson.words, validate=validated.validate,
+    )  # fmt: skip
     with steps_bar(training.quiet, training.steps, what="fine-tuning") as progress:
         done = fine_tune_checkpoint(
             checkpoint, out, lessons=lessons, sids=made, config=config, dtype=training.dtype, progress=progress,
@@ -125,24 +129,6 @@ def sft(
         )  # fmt: skip
     examples = sum(map(len, lessons.families))
     say(f"fine-tuned on {examples} examples in {len(lessons.families)} families, {done.step} steps: {out}")
-
-
-def _lessons(items: Path, histories: Path, made, lesson: Lesson, *, validate: int, seed: int):
-    from dataclasses import replace
-
-    from gti_train.catalogue.reading import read_catalogue
-    from gti_train.catalogue.splits import leave_one_out
-    from gti_train.recommend.prompts import fine_tuning_examples, validation_examples
-    from gti_train.recommend.stage import Lessons
-
-    catalogue, weights = read_catalogue(items, histories), task_weights(lesson.tasks)
-    split = leave_one_out(catalogue)
-    families = fine_tuning_examples(
-        replace(catalogue, histories=split.train), made,
-        tasks=list(weights), seed=seed, longest=lesson.history, words=lesson.words,
-    )  # fmt: skip
-    held_out = validation_examples(catalogue, split, made, longest=lesson.history) if validate else []
-    return Lessons(families, held_out[:validate], weights)
 
 
 def task_weights(text: str) -> dict[str, float]:

@@ -134,11 +134,17 @@ def ground(
     torchrun --nproc-per-node 4 -m gti_train.cli ground CKPT …, or accelerate launch -m gti_train.cli ground CKPT …
     """
     from gti_diag.files import parse_bytes
+    from gti_train.catalogue.reading import read_catalogue
     from gti_train.grounding.config import GroundingConfig
+    from gti_train.grounding.prompts import examples_from
     from gti_train.grounding.stage import ground_checkpoint
     from gti_train.loop.training import LoopConfig
+    from gti_train.semantic_ids.files import load_sids
 
-    examples, held, counted = _examples(items, sids, prompts, seed=training.seed)
+    examples, held, counted = examples_from(
+        read_catalogue(items), load_sids(sids), kinds=prompt_kinds(prompts.kinds), seed=training.seed,
+        words=prompts.words, held_out=prompts.hold_out,
+    )  # fmt: skip
     config = GroundingConfig(
         steps=training.steps, learning_rate=training.learning_rate, cache_bytes=parse_bytes(cache, "--cache"),
         **training.loop(), **asdict(watched),
@@ -151,21 +157,6 @@ def ground(
             save_every=training.save_every, keep=training.keep, track=training.trackers(), progress=progress,
         )  # fmt: skip
     say(f"{new} tokens grounded in {counted} items: {out}")
-
-
-def _examples(items: Path, sids: Path, prompts: Prompts, *, seed: int) -> tuple[list, list, int]:
-    """Examples to train on, examples held out, and how many items the first are about."""
-    from gti_train.catalogue.reading import read_catalogue
-    from gti_train.grounding.prompts import grounding_examples, hold_out
-    from gti_train.semantic_ids.files import load_sids
-
-    catalogue, made = read_catalogue(items), load_sids(sids)
-    asked: dict[str, Any] = {"kinds": prompt_kinds(prompts.kinds), "seed": seed, "words": prompts.words}
-    held: list = []
-    if prompts.hold_out:
-        catalogue, apart = hold_out(catalogue, made, share=prompts.hold_out, seed=seed)
-        held = grounding_examples(apart, made, **asked)
-    return grounding_examples(catalogue, made, **asked), held, len(catalogue.items)
 
 
 def _new_tokens(checkpoint: Path, sids: Path) -> int:

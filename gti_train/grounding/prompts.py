@@ -126,6 +126,28 @@ def hold_out(catalogue: Catalogue, sids: SemanticIds, *, share: float, seed: int
     return kept, held_out
 
 
+def examples_from(
+    catalogue: Catalogue,
+    sids: SemanticIds,
+    *,
+    kinds: Sequence[str] = KINDS,
+    seed: int = 0,
+    words: int | None = 60,
+    held_out: float = 0.0,
+) -> tuple[list[Example], list[Example], int]:
+    """Examples to train on, examples of a share of the items that is `held_out`, and how many items the first are about.
+
+    Raises:
+        InputError: as `grounding_examples` and `hold_out`.
+    """
+    kept, apart = hold_out(catalogue, sids, share=held_out, seed=seed) if held_out else (catalogue, None)
+    examples, held = (
+        [] if part is None else grounding_examples(part, sids, kinds=kinds, seed=seed, words=words)
+        for part in (kept, apart)
+    )
+    return examples, held, len(kept.items)
+
+
 def _example(item: Item, kind: str, *, code: str, phrasing: str, words: int | None) -> Example:
     description = " ".join(item.description.split()[:words])
     prompt = phrasing.format(title=item.title, description=description, code=code)

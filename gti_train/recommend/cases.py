@@ -1,7 +1,7 @@
 """Whom to ask what: each user's history up to the event to be predicted, and the users that belong together."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Int
@@ -27,6 +27,11 @@ class Cases:
     training: list[list[int]]
     left_out: int
     items: int
+
+    def first(self, count: int | None) -> "Cases":
+        """The first so many users (None: all) beside the same training."""
+        users, histories, relevant = self.users[:count], self.histories[:count], self.relevant[:count]
+        return replace(self, users=users, histories=histories, relevant=relevant)
 
     @property
     def popular(self) -> Int[Tensor, " items"]:

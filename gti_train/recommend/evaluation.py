@@ -76,7 +76,7 @@ def evaluate_checkpoint(
             another evaluation without one of the users.
     """
     rows = {item: row for row, item in enumerate(sids.item_ids)}
-    asked = _first(cases(split, rows, part=config.part, grades=grades), config.most_users)
+    asked = cases(split, rows, part=config.part, grades=grades).first(config.most_users)
     device = join_processes()
     model, tokenizer = load_language_model(source, dtype=dtype)
     model.to(device)  # type: ignore[arg-type]
@@ -203,12 +203,6 @@ def _lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
         raise InputError(f"{path}: {error.strerror or error}; name a file of JSON lines") from error
     except ValueError as error:
         raise InputError(f"{path}: not JSON lines ({error})") from error
-
-
-def _first(asked: Cases, count: int | None) -> Cases:
-    kept = slice(count)
-    users, histories, relevant = asked.users[kept], asked.histories[kept], asked.relevant[kept]
-    return Cases(users, histories, relevant, asked.training, asked.left_out, asked.items)
 
 
 def _aligned(name: str, values: Mapping[str, Mapping[str, float]], asked: Cases) -> Values:

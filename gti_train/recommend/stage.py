@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gti_diag.errors import InputError
+from gti_train.catalogue.records import Catalogue
+from gti_train.catalogue.splits import leave_one_out
 from gti_train.grounding.geometry import geometry_of
 from gti_train.loop.diary import Diary
 from gti_train.loop.processes import join_processes, together, total, world
@@ -29,6 +31,7 @@ from .decoding import decode
 from .fine_tuning import fine_tune
 from .learners import Adapters, EveryWeight, Learner
 from .objective import encode_families
+from .prompts import LONGEST, fine_tuning_examples, validation_examples
 from .trie import Trie
 
 if TYPE_CHECKING:
@@ -42,6 +45,28 @@ class Lessons:
     families: Sequence[Sequence[Example]]
     validation: Sequence[Sequence[Example]] = ()
     weights: Mapping[str, float] | None = None
+
+
+def lessons_from(
+    catalogue: Catalogue,
+    sids: SemanticIds,
+    *,
+    weights: Mapping[str, float],
+    seed: int = 0,
+    longest: int = LONGEST,
+    words: int = 40,
+    validate: int = 0,
+) -> Lessons:
+    """The tasks that `weights` names, from the training events of a leave-one-out split; `validate` users to validate on.
+
+    Raises:
+        InputError: as `fine_tuning_examples`.
+    """
+    split = leave_one_out(catalogue)
+    training = replace(catalogue, histories=split.train)
+    families = fine_tuning_examples(training, sids, tasks=list(weights), seed=seed, longest=longest, words=words)
+    held_out = validation_examples(catalogue, split, sids, longest=longest) if validate else []
+    return Lessons(families, held_out[:validate], weights)
 
 
 def fine_tune_checkpoint(
