@@ -14,14 +14,14 @@ from .bundles import unfolded
 from .options import Checkpoint, Checkpoints, Exact, Report, Settings
 
 
-@app.command(epilog="Example: gti-diag analyze runs/demo/gti --base runs/demo/base --out report/")
+@app.command(epilog="Example: gti-diag analyze runs/demo/seed-0/gti --base runs/demo/base --out report/")
 @unfolded
 def analyze(checkpoint: Checkpoint, settings: Settings, report: Report, exact: Exact = False) -> None:
     """Measure one checkpoint's embedding rows, give the verdict, write report and figures."""
     _measured([checkpoint], settings, report, exact=exact, name=_named(checkpoint))
 
 
-@app.command(epilog="Example: gti-diag compare runs/demo/mean runs/demo/random runs/demo/gti")
+@app.command(epilog="Example: gti-diag compare runs/demo/seed-0/mean runs/demo/seed-0/random runs/demo/seed-0/gti")
 @unfolded
 def compare(checkpoints: Checkpoints, settings: Settings, report: Report, exact: Exact = False) -> None:
     """Measure several checkpoints side by side: one table, figures with a panel or line for each."""

@@ -15,7 +15,7 @@ from .options import Baseline, Checkpoint, Checkpoints, Junit, Policy, Sarif, Se
 from .shell import say
 
 
-@app.command(epilog="Example: gti-diag baseline runs/demo/gti -o baseline.json")
+@app.command(epilog="Example: gti-diag baseline runs/demo/seed-0/gti -o baseline.json")
 @unfolded
 def baseline(
     checkpoint: Checkpoint,
@@ -32,7 +32,7 @@ def baseline(
         say(f"{out}: baseline of {checkpoint} ({label})")
 
 
-@app.command(epilog="Example: gti-diag check runs/demo/gti --baseline baseline.json --junit check.xml")
+@app.command(epilog="Example: gti-diag check runs/demo/seed-0/gti --baseline baseline.json --junit check.xml")
 @unfolded
 def check(
     checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="Checkpoint, or the analysis.json of one.")],

@@ -4,9 +4,10 @@ Import this inside functions: pydantic takes a tenth of a second, which `--help`
 typed in files that others own (a trainer's state, an adapter's configuration) or that grow with each measure (an analysis).
 """
 
+import difflib
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -60,7 +61,7 @@ def formed(form: type[F], value: Any, where: object, fix: str = "") -> F:
     try:
         return form.model_validate(value)
     except ValidationError as error:
-        raise bad(where, *_told(error, fix)) from error
+        raise bad(where, *_told(error, fix, form)) from error
     except RecursionError as error:
         raise bad(where, "is nested too deeply", fix) from error
 
@@ -78,12 +79,15 @@ def read_formed(form: type[F], path: str | os.PathLike[str], fix: str = "", *, f
     return formed(form, parse_json(data, Path(path), finite=finite), Path(path), fix)
 
 
-def _told(error: ValidationError, fix: str) -> tuple[str, str]:
-    first = error.errors(include_url=False, include_context=False)[0]
+def _told(error: ValidationError, fix: str, form: type[BaseModel]) -> tuple[str, str]:
+    errors = error.errors(include_url=False, include_context=False)
+    # a misspelt key comes first: what it stands for is then missing as well
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     place = ".".join(str(part) for part in first["loc"])
     what = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if first["type"] == "extra_forbidden":
-        return f"has a key {place!r} that it must not have", fix
+        close = difflib.get_close_matches(str(first["loc"][-1]), _keys(form, first["loc"][:-1]), n=1)
+        return f"has a key {place!r} that it must not have" + (f", did you mean {close[0]!r}?" if close else ""), fix
     if first["type"] == "missing":
         return f"lacks {place}", fix
     if first["type"] == "value_error":
@@ -93,6 +97,15 @@ def _told(error: ValidationError, fix: str) -> tuple[str, str]:
     what = PLAIN_WORDS.get(first["type"], what[:1].lower() + what[1:])
     value = _short(first["input"])
     return f"{place or 'its content'} is {value}, it should be {what}", fix
+
+
+def _keys(form: Any, place: tuple[int | str, ...]) -> list[str]:
+    """The keys that the form has at a place inside it."""
+    for part in place:
+        field = getattr(form, "model_fields", {}).get(part)
+        inner = [form, *get_args(form)] if field is None else [field.annotation, *get_args(field.annotation)]
+        form = next((kind for kind in reversed(inner) if isinstance(kind, type) and issubclass(kind, BaseModel)), form)
+    return list(getattr(form, "model_fields", {}))
 
 
 def _short(value: Any) -> str:

@@ -1,7 +1,5 @@
 """gti-train demo: the whole story in minutes."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +9,7 @@ from gti_diag.foreign import shown
 
 from .app import app
 from .options import Encoder, Out, Quiet, Seed, code_sizes
-from .progress import bar
+from .study import stages_bar
 
 
 @app.command(epilog="Example: gti-train demo --out runs/demo")
@@ -32,57 +30,28 @@ def demo(
 
     Stages that a former run finished with the same settings are skipped.
     """
-    from gti_train.study.demo import DemoConfig, forget
-    from gti_train.study.demo import demo as run
+    from gti_diag.document import read
+    from gti_train.study.demo import demo_study
+    from gti_train.study.plan import plan
+    from gti_train.study.stages import forget, run_stages
 
-    given: dict[str, Any] = {"sizes": code_sizes(codes) if codes else None, "steps": steps}
-    config = DemoConfig(
-        model=model, items=items, encoder=encoder, seed=seed, **{k: v for k, v in given.items() if v is not None}
-    )
+    changes: dict[str, Any] = {"model": model, "seeds": [seed], "data": {"items": items}, "sids": {"encoder": encoder}}
+    if codes:
+        changes["sids"]["sizes"] = list(code_sizes(codes))
+    if steps is not None:
+        changes["grounding"] = {"steps": steps}
+    stages = plan(demo_study(changes))
     if fresh:
         forget(out)
-    with _stages(quiet) as progress:
-        analyses = run(config, out, progress=progress)
+    with stages_bar(stages, quiet) as progress:
+        run_stages(stages, out, progress=progress)
     if not quiet:
         from rich.console import Console
         from rich.text import Text
 
         from gti_diag.render import terminal
 
-        console = Console()
-        console.print(terminal.summary(analyses))
-        report = out / "report"
+        console, report = Console(), out / "report"
+        console.print(terminal.summary(read(report / "comparison.json")))
         page = next((report / name for name in ("report.html", "summary.md") if (report / name).is_file()), report)
         console.print(Text.assemble("\nThe report with all figures is in ", (shown(page), "bold")), soft_wrap=True)
-
-
-@contextlib.contextmanager
-def _stages(quiet: bool) -> Iterator[Callable]:
-    """One bar over all stages of the demonstration, and a line for each that is finished."""
-    if quiet:
-        yield lambda stage, share, detail: None
-        return
-    import time
-
-    from rich.text import Text
-
-    from gti_train.study.demo import STAGES
-
-    began: dict[str, float] = {}
-    before = dict(zip([s.name for s in STAGES], _cumulative([s.weight for s in STAGES]), strict=True))
-    with bar("{task.description}", "{task.fields[detail]}") as display:
-        task = display.add_task("starting", total=sum(stage.weight for stage in STAGES), detail="")
-
-        def progress(stage, share: float, detail: str) -> None:
-            now = time.perf_counter()
-            spent = now - began.setdefault(stage.name, now)
-            done = before[stage.name] + share * stage.weight
-            display.update(task, description=stage.title, completed=done, detail=detail)
-            if share >= 1.0 and (spent or detail):
-                display.console.print(Text(shown(f"{stage.title}: {detail or f'{spent:.0f} s'}")))
-
-        yield progress
-
-
-def _cumulative(weights: Sequence[float]) -> list[float]:
-    return [sum(weights[:index]) for index in range(len(weights))]

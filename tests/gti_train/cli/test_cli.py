@@ -9,7 +9,6 @@ import pytest
 from safetensors.torch import load_file
 
 from gti_diag.errors import InputError
-from gti_train.study.demo import STAGES, DemoConfig
 
 COMMANDS = ("demo", "catalogue", "world", "sids", "extend", "ground", "sft", "eval", "curves")
 
@@ -178,29 +177,31 @@ def test_usage_errors_are_exit_2(command):
 def test_demo_passes_its_options_on_and_says_where_the_report_is(command, monkeypatch, tmp_path):
     seen = []
 
-    def run(config, out, *, progress):
-        seen.append(config)
-        for stage in STAGES:
+    def run(stages, out, *, progress):
+        seen.extend(stages)
+        for stage in stages:
             progress(stage, 0.0, "")
             progress(stage, 1.0, "")
         (out / "report").mkdir(parents=True)
         (out / "report" / "summary.md").write_text("# Summary")
-        return []
 
-    monkeypatch.setattr("gti_train.study.demo.demo", run)
+    monkeypatch.setattr("gti_train.study.stages.run_stages", run)
+    monkeypatch.setattr("gti_diag.document.read", lambda path: [])
     monkeypatch.setattr("gti_diag.render.terminal.summary", lambda analyses: "the table")
     code, out, _ = command("demo", "--out", tmp_path / "run", "--steps", 7, "--codes", "8,9", "--seed", 3)
     assert code == 0
-    assert seen == [DemoConfig(steps=7, sizes=(8, 9), seed=3)]
+    settings = {stage.output: stage.settings for stage in seen}
+    assert settings["seed-3/sids"]["sizes"] == [8, 9]
+    assert settings["seed-3/gti"] | {"steps": 7, "seed": 3} == settings["seed-3/gti"]
     assert "the table" in out
     assert str(tmp_path / "run" / "report" / "summary.md") in out.splitlines()[-1]
 
 
 def test_interruption_is_exit_130(command, monkeypatch, tmp_path):
-    def run(config, out, *, progress):
+    def run(stages, out, *, progress):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gti_train.study.demo.demo", run)
+    monkeypatch.setattr("gti_train.study.stages.run_stages", run)
     assert command("demo", "--out", tmp_path)[0] == 130
 
 
@@ -208,7 +209,7 @@ def test_missing_default_model_names_the_command(command, monkeypatch, tmp_path)
     def missing():
         raise InputError("SmolLM2-135M is not installed: use `make demo`")
 
-    monkeypatch.setattr("gti_train.study.demo.installed_model", missing)
+    monkeypatch.setattr("gti_train.model.loading.installed_model", missing)
     code, _, err = command("demo", "--out", tmp_path / "run", "--quiet")
     assert code == 2
     assert "make demo" in err

