@@ -3,18 +3,21 @@
 Each question is the same text around each token, so that a batch has one length and no padding.
 """
 
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gti_diag.errors import InputError
-from gti_train.model.matrices import matrices
+from gti_train.catalogue.records import Catalogue
+from gti_train.model.sequences import prompt_ids
+from gti_train.semantic_ids.ids import SemanticIds
+
+from .probe_geometry import Surroundings
+from .prompts import PHRASINGS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,7 +31,24 @@ REPEATS = (
 DESCRIBED = 'What is called so? {text}\nAnswer: "'
 CONTEXTS = ('"', "This is ")  # after which a token's own next-token distribution is looked at
 SAME = 0.02  # nats of Jensen-Shannon divergence below which two distributions count as one: not studied, assumption
-QUESTIONS = ("repeat", "own", "siblings", "described")
+QUESTIONS = ("repeat", "own", "siblings", "described", "answered")
+ITEMS = 3  # of those that carry a token, about which its grounding prompt is asked
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The tokens asked about and what is known of them: the level of each (siblings share one; without levels all do), a text for
+    some, and prompts (ids) that a token must follow before all others of its level."""
+
+    ids: list[int]
+    levels: list[int]
+    descriptions: Mapping[int, str] = field(default_factory=dict)
+    prompts: Mapping[int, Sequence[Sequence[int]]] = field(default_factory=dict)
+
+    def siblings(self, id: int) -> list[int]:
+        """The tokens of its level, itself included."""
+        level = self.levels[self.ids.index(id)]
+        return [other for other, own in zip(self.ids, self.levels, strict=True) if own == level]
 
 
 def divergence(first: Float[Tensor, "tokens vocabulary"], second: Float[Tensor, "tokens vocabulary"]) -> Tensor:
@@ -40,61 +60,59 @@ def divergence(first: Float[Tensor, "tokens vocabulary"], second: Float[Tensor, 
     return 0.5 * ((first.exp() * (first - mean)).sum(-1) + (second.exp() * (second - mean)).sum(-1))
 
 
-def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a rate. Source: Wilson (1927).
-
-    Raises: ValueError if nothing was counted.
-    """
-    if count < 1:
-        raise ValueError("0 attempts have no rate")
-    rate, spread = hits / count, z**2 / count
-    half = z * math.sqrt(rate * (1 - rate) / count + z**2 / (4 * count**2))
-    return max(0.0, (rate + spread / 2 - half) / (1 + spread)), min(1.0, (rate + spread / 2 + half) / (1 + spread))
+def grounding_prompts(
+    catalogue: Catalogue, sids: SemanticIds, tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]
+) -> dict[int, list[list[int]]]:
+    """For each token of `ids` that is a code: what comes before it when the codes of an item are asked for by its title."""
+    wanted, vocabulary = set(ids), tokenizer.get_vocab()
+    found: dict[int, list[list[int]]] = {id: [] for id in ids}
+    for item in catalogue.items:
+        asked = prompt_ids(PHRASINGS["title-to-code"][0].format(title=item.title), tokenizer)
+        codes = [vocabulary[code] for code in sids.of(item.id)]
+        for place, code in enumerate(codes):
+            if code in wanted and len(found[code]) < ITEMS:
+                found[code].append([*asked, *codes[:place]])
+    return {id: prompts for id, prompts in found.items() if prompts}
 
 
 def probe(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
-    ids: Sequence[int],
+    asked: Asked,
     *,
-    descriptions: Mapping[int, str] | None = None,
+    only: Sequence[int] | None = None,
     batch: int = 16,
 ) -> Iterator[dict[str, Any]]:
-    """One record a token: of each question the hits and attempts.
+    """One record a token (those in `only`): its geometry, and of each question the hits and attempts.
 
     repeat: the model writes the token again; own: its next-token distribution is not that of the token with the nearest row;
-    siblings: nor that of the nearest other probed token; described: asked by its description, it comes before all other probed ones.
+    siblings: nor that of the nearest other of its level; described: asked by its description, it comes before all others of its
+    level; answered: so it does after the grounding prompt of items that carry it (their codes of earlier levels given).
     """
-    wanted, near, sibling = list(ids), *nearest_tokens(model, ids)
+    wanted, rows = list(asked.ids if only is None else only), Surroundings(model)
     for start in range(0, len(wanted), batch):
         part = wanted[start : start + batch]
-        place = slice(start, start + len(part))
+        near = [rows.place(id, asked.siblings(id)) for id in part]
         repeats = _repeated(model, tokenizer, part)
-        own = _apart(model, tokenizer, part, near[place])
-        others = _apart(model, tokenizer, part, sibling[place]) if len(wanted) > 1 else [None] * len(part)
-        for number, id in enumerate(part):
-            told = (descriptions or {}).get(id)
+        own = _apart(model, tokenizer, part, [place.nearest for place in near])
+        sibling = [place.sibling if place.sibling is not None else id for id, place in zip(part, near, strict=True)]
+        others = _apart(model, tokenizer, part, sibling)
+        for id, place, hits, apart, told in zip(part, near, repeats, own, others, strict=True):
+            text, prompts = asked.descriptions.get(id), asked.prompts.get(id, ())
+            before = [tokenizer(DESCRIBED.format(text=text))["input_ids"]] if text is not None else []
             yield {
                 "id": id,
                 "token": tokenizer.convert_ids_to_tokens(id),
-                "nearest": tokenizer.convert_ids_to_tokens(near[start + number]),
-                "repeat": [repeats[number], len(REPEATS)],
-                "own": own[number],
-                "siblings": others[number],
-                "described": None if told is None else [int(_described(model, tokenizer, id, told, wanted)), 1],
+                "level": asked.levels[asked.ids.index(id)],
+                "geometry": place.geometry(),
+                "nearest": tokenizer.convert_ids_to_tokens(place.nearest),
+                "sibling": place.sibling and tokenizer.convert_ids_to_tokens(place.sibling),
+                "repeat": [hits, len(REPEATS)],
+                "own": apart,
+                "siblings": None if place.sibling is None else told,
+                "described": _first(model, id, asked, before),
+                "answered": _first(model, id, asked, prompts),
             }
-
-
-def nearest_tokens(model: "PreTrainedModel", ids: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Of each token: the one with the nearest other input row (cosine), and the nearest among `ids`."""
-    weight = matrices(model)["input"].data.float()
-    units = torch.nn.functional.normalize(weight, dim=1)
-    place = torch.tensor(list(ids), device=weight.device)
-    cosines = units[place] @ units.T
-    cosines[torch.arange(len(place)), place] = -torch.inf
-    among = cosines[:, place]
-    siblings = place[among.argmax(1)].tolist()
-    return cosines.argmax(1).tolist(), siblings
 
 
 def _next(
@@ -122,47 +140,12 @@ def _apart(
     return [[int(hits), len(CONTEXTS)] for hits in (torch.stack(gaps) > SAME).sum(0).tolist()]
 
 
-def _described(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", id: int, text: str, ids: Sequence[int]
-) -> bool:
-    asked = tokenizer(DESCRIBED.format(text=text))["input_ids"]
-    scores = _next_of(model, asked)
-    return bool(scores[id] >= scores[torch.tensor(list(ids), device=scores.device)].max())
-
-
-def _next_of(model: "PreTrainedModel", ids: Sequence[int]) -> Tensor:
-    with torch.no_grad():
-        return model(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False).logits[0, -1].float()
-
-
-def rates(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Of each question that was asked: the share of hits over all tokens, with its 95 % interval."""
-    found = {}
-    for question in QUESTIONS:
-        counts = [record[question] for record in records if record[question] is not None]
-        hits, count = sum(c[0] for c in counts), sum(c[1] for c in counts)
-        found[question] = {"value": hits / count, "interval": wilson(hits, count), "attempts": count} if count else None
-    return found
-
-
-def probed(
-    file: Path, ids: Sequence[int], make: Callable[[Sequence[int]], Iterator[dict[str, Any]]]
-) -> list[dict[str, Any]]:
-    """The records of all ids, those in `file` (JSON lines) as they are; new ones are appended as they come: a run goes on where it was.
-
-    Raises:
-        InputError: the file holds something else.
-    """
-    known: dict[int, dict[str, Any]] = {}
-    if file.is_file():
-        try:
-            known = {record["id"]: record for record in map(json.loads, file.read_text(encoding="utf-8").splitlines())}
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file} holds no records of a probe: remove it, or name another file") from error
-    left = [id for id in ids if id not in known]
-    with file.open("a", encoding="utf-8") as lines:
-        for record in make(left) if left else ():
-            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
-            lines.flush()
-            known[record["id"]] = record
-    return [known[id] for id in ids]
+def _first(model: "PreTrainedModel", id: int, asked: Asked, prompts: Sequence[Sequence[int]]) -> list[int] | None:
+    """After how many of the prompts the token comes before all others of its level, and how many prompts; None without either."""
+    others = torch.tensor([other for other in asked.siblings(id) if other != id], device=model.device)
+    hits = 0
+    for prompt in prompts if len(others) else ():
+        with torch.no_grad():
+            scores = model(input_ids=torch.tensor([list(prompt)], device=model.device), use_cache=False).logits[0, -1]
+        hits += bool(scores[id] > scores[others].max())
+    return [hits, len(prompts)] if prompts and len(others) else None

