@@ -11,7 +11,7 @@ from typing import Any
 
 from .view import Analysis, Missing, View, matrices, views
 
-# One file per figure, in the order in which reports show them. `pool_curves` reads evaluations instead of analyses.
+# One file per figure, in the order in which reports show them. `pool_curves` and `ladder` read other documents.
 FIGURES = ("cosine_panels", "spectrum", "rsa_bars", "token_map", "cosine_blocks", "levels", "norms", "trajectory")
 
 
@@ -53,6 +53,20 @@ def gain_curves(
     """
     module = import_module(".pool_curves", __name__)
     return _saved([(module.NAME, module.draw, module.points(arms, baseline))], out, formats=formats, style=style)
+
+
+def climbed(
+    ladder: Mapping[str, Any], out: Path | str, *, formats: Sequence[str] = ("png", "svg"), style: str = "paper"
+) -> list[Path]:
+    """Draw a ladder of rankers (`gti_train.search.ladder.document`) into `out`.
+
+    Raises:
+        ValueError: unknown style or format.
+        Missing: as `ladder.points`.
+        InputError: `out` cannot be written.
+    """
+    module = import_module(".ladder", __name__)
+    return _saved([(module.NAME, module.draw, module.points(ladder))], out, formats=formats, style=style)
 
 
 def _saved(

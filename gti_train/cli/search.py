@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gti_diag.cli.bundles import unfolded
 from gti_diag.cli.shell import say
+
+if TYPE_CHECKING:
+    from gti_train.search.collection import Collection
 
 from .app import app
 from .options import Dtype, Out, Quiet, SaveEvery, Schedule, Seed, Warmup
@@ -118,7 +121,7 @@ def tune(
     """
     from gti_train.search.retriever import RetrieverConfig, train_retriever
 
-    learned = _learned(data, split, test)
+    learned = learned_part(data, split, test)
     with share_bar(training.quiet) as progress:
         train_retriever(
             encoder, out, collection=learned, config=RetrieverConfig(**training.given()), save_every=training.save_every,
@@ -187,7 +190,7 @@ def judge(
         max_tokens=asked.max_tokens,
         document_tokens=asked.document_tokens,
     )
-    learned = _learned(data, split, test)
+    learned = learned_part(data, split, test)
     labels = soft_labels(learned, mined(encoder, learned), seed=training.seed)
     with share_bar(training.quiet) as progress:
         train_judge(
@@ -301,7 +304,7 @@ def agree(
             f"Spearman {value.spearman:.3f} on {value.pairs} pairs")  # fmt: skip
 
 
-def _learned(data: Path, split: str, test: str | None):
+def learned_part(data: Path, split: str, test: str | None) -> "Collection":
     """The part to learn from, without what the test asks for."""
     from gti_train.search.collection import apart
     from gti_train.search.reading import read_collection

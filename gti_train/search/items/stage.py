@@ -1,0 +1,79 @@
+"""The stage that makes item tokens, from a text ranker's folder to a folder of items."""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from gti_diag.errors import InputError
+from gti_train.loop.diary import Diary
+from gti_train.loop.state import METRICS, Saving, check_folder, clear_folder, newest_step
+from gti_train.loop.trackers import Trackers
+from gti_train.loop.training import StepRecord
+from gti_train.model.loading import best_dtype
+
+from ..collection import Collection
+from ..judge import load_judge
+from ..pairs import Pair
+from ..teacher import teacher_says
+from .training import Hybrid, ItemConfig, item_lessons, look_at, save_hybrid, train_hybrid
+
+WATCHED = 20  # queries, of which NDCG with and without their own item tokens is taken on the way
+CANDIDATES = 20  # documents of each
+
+
+def make_items(
+    source: str | os.PathLike[str],
+    out: Path,
+    collection: Collection,
+    labels: Sequence[tuple[Pair, float]],
+    *,
+    every: Collection,
+    config: ItemConfig,
+    save_every: int = 0,
+    progress: Callable[[StepRecord, int], None] = lambda record, steps: None,
+) -> dict[str, float]:
+    """Train encoder and ranker from the text ranker in `source` on `labels`, pairs of `collection`; write `out`.
+
+    `every` holds all documents that get item tokens. Returns the last look at them.
+
+    Raises:
+        InputError: as `load_judge`, `encoder_of`; no labels; `out` holds something else.
+    """
+    if not labels:
+        raise InputError("no pairs to learn from: judge some documents of the training queries")
+    work = out.with_name(out.name + ".state")
+    check_folder(work)
+    model, prompter = load_judge(source, dtype=torch.float32)
+    said = teacher_says(model, prompter, collection, [pair for pair, _ in labels])
+    hybrid = Hybrid.begin(model, prompter, config)
+    lessons = item_lessons(hybrid, collection, labels, said, config)
+    watched, candidates = _watched(collection, config.seed)
+    loop = config.loop(len(lessons))
+    records = train_hybrid(
+        hybrid, lessons, config, compute=best_dtype(model.device), look=lambda: look_at(hybrid, watched, candidates),
+        saving=Saving(work, every=save_every, keep=1) if save_every else None,
+    )  # fmt: skip
+    diary = Diary(work, Trackers((), folder=work, config={}), lambda r: progress(r, loop.steps), step=newest_step(work))
+    diary.follow(records)
+    values = look_at(hybrid, watched, candidates)
+    save_hybrid(hybrid, every, out, dtype=torch.bfloat16, geometry=values)
+    shutil.copy(work / METRICS, out / METRICS)
+    clear_folder(work)
+    return values
+
+
+def _watched(collection: Collection, seed: int) -> tuple[Collection, torch.Tensor]:
+    """Some queries, each with its judged documents, best first, and others drawn at random, in random order."""
+    chosen = [i * len(collection.queries) // WATCHED for i in range(min(WATCHED, len(collection.queries)))]
+    part = collection.asking(collection.queries[i] for i in dict.fromkeys(chosen))
+    generator = torch.Generator().manual_seed(seed)
+    count, rows = min(CANDIDATES, len(collection.documents)), []
+    for judged in part.relevant:
+        best = sorted(judged, key=lambda place: -judged[place])[: count // 2]
+        others = [p for p in torch.randperm(len(collection.documents), generator=generator).tolist() if p not in best]
+        row = torch.tensor([*best, *others][:count])
+        rows.append(row[torch.randperm(count, generator=generator)])
+    return part, torch.stack(rows)

@@ -1,0 +1,93 @@
+"""Which rungs there are, from the folders that the stages left."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from gti_diag.errors import InputError
+from gti_train.model.loading import best_dtype
+
+from .collection import Collection
+from .items.tokens import load_items
+from .items.training import RANKER
+from .judge import load_judge
+from .ladder import Rung
+from .prompts import Prompter
+from .summaries import read_summaries
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TEACHER = "shared-prefix"  # of the rungs that read the full text, the one whose scores are taken for all of them
+TEXT = (
+    ("one-by-one", "full text, one pair at a time"),
+    ("batched", "… in batches"),
+    ("last-position", "… logits of the last position"),
+    ("two-rows", "… of two tokens"),
+    (TEACHER, "… the query's beginning once"),
+)
+
+
+@dataclass(frozen=True)
+class Folders:
+    """What the ladder is climbed with; what is None has no rung."""
+
+    text: Path
+    pruned: Path | None = None
+    summaries: Path | None = None
+    items: Path | None = None
+    items_pruned: Path | None = None
+
+
+def rungs(collection: Collection, given: Folders, *, device: torch.device) -> list[Rung]:
+    """All rungs that these folders allow, from the bottom up.
+
+    Raises:
+        InputError: summaries or item tokens of other documents.
+    """
+    full = [d.text for d in collection.documents]
+    load = partial(_loader, device=device)
+    found = [
+        Rung(name, title, name, load(given.text), texts=full, same_scores=None if name == TEACHER else TEACHER)
+        for name, title in TEXT
+    ]
+    share = "shared-prefix"
+    if given.pruned:
+        found.append(Rung("pruned", "+ pruned", share, load(given.pruned), texts=full))
+    if given.summaries:
+        short = _summaries(given.summaries, collection)
+        found.append(Rung("summaries", "+ summaries", share, load(given.text), texts=short))
+        if given.pruned:
+            found.append(Rung("pruned-summaries", "+ both", share, load(given.pruned), texts=short))
+    for name, title, folder in (
+        ("items", "item tokens, unpruned", given.items), ("items-pruned", "item tokens, pruned", given.items_pruned)
+    ):  # fmt: skip
+        if folder:
+            items = load_items(folder)
+            if items.ids != tuple(d.id for d in collection.documents):
+                raise InputError(f"{folder} holds item tokens of other documents than the collection: make them anew")
+            found.append(Rung(name, title, share, load(folder / RANKER), items=items))
+    return found
+
+
+def _loader(folder: Path, *, device: torch.device) -> Callable[[], tuple["PreTrainedModel", Prompter]]:
+    def load() -> tuple["PreTrainedModel", Prompter]:
+        model, prompter = load_judge(os.fspath(folder), dtype=best_dtype(device))
+        return model.to(device), prompter  # type: ignore[arg-type]
+
+    return load
+
+
+def _summaries(path: Path, collection: Collection) -> list[str]:
+    known = {summary.doc_id: summary.text for summary in read_summaries(path)}
+    missing = [d.id for d in collection.documents if d.id not in known]
+    if missing:
+        raise InputError(
+            f"{path} has no summary of document {missing[0]!r} ({len(missing)} lack one): run summaries again"
+        )
+    return [known[d.id] for d in collection.documents]

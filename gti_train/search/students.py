@@ -1,0 +1,266 @@
+"""Smaller and better taught rankers: a judge pruned and healed, and a ranker that learns from several teachers."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gti_diag.errors import InputError
+from gti_diag.files import write_text
+from gti_train.loop.diary import Diary
+from gti_train.loop.state import METRICS, Saving, check_folder, clear_folder, newest_step
+from gti_train.loop.trackers import Trackers
+from gti_train.loop.training import StepRecord
+from gti_train.model.directories import check_place
+from gti_train.model.loading import best_dtype
+
+from .clicks import ACTIONS, ClickModel, engagement_teacher, propensities, simulate, standardised
+from .collection import Collection
+from .judge import JudgeConfig, load_judge, save_judge, taught
+from .pairs import Pair, families
+from .prompts import DOCUMENT_FIRST, Prompter
+from .pruning.layers import block_influence, drop_layers, least_influential
+from .pruning.neurons import activation_grams, drop_neurons
+from .scoring import score
+from .soft_answers import SoftExample
+from .summaries import Summary, probes, summarise_all
+from .teacher import teacher_says
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PRUNING, TASKS, ENGAGEMENT = "pruning.json", "tasks.json", "engagement.json"
+WORDS = {"click": (" Click", " Skip"), "apply": (" Apply", " Leave")}  # the two answers of each action
+LEARNED = 20  # documents of a query that both teachers speak of
+Progress = Callable[[StepRecord, int], None]
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """drop: layers that go; neurons: share of each MLP that stays; prompts: how many the model is measured on."""
+
+    drop: int = 8
+    neurons: float = 0.5
+    prompts: int = 96
+
+
+def prune(model: "PreTrainedModel", sequences: Sequence[Sequence[int]], wanted: Pruning) -> dict[str, Any]:
+    """Prune `model` in place; what was done, for the record."""
+    before = sum(p.numel() for p in model.parameters())
+    influence = block_influence(model, sequences)
+    dropped = least_influential(influence, wanted.drop)
+    drop_layers(model, dropped)
+    count = round(wanted.neurons * model.config.get_text_config().intermediate_size)
+    shares = drop_neurons(model, activation_grams(model, sequences), count) if wanted.neurons < 1 else []
+    return {
+        "schema": 1, **asdict(wanted), "influence": influence.tolist(), "dropped": dropped, "unexplained": shares,
+        "parameters_before": before, "parameters": sum(p.numel() for p in model.parameters()),
+    }  # fmt: skip
+
+
+def prune_judge(
+    source: str | os.PathLike[str],
+    out: Path,
+    collection: Collection,
+    pairs: Sequence[Pair],
+    *,
+    wanted: Pruning,
+    config: JudgeConfig,
+    save_every: int = 0,
+    progress: Progress = lambda record, steps: None,
+) -> dict[str, Any]:
+    """Prune the judge in `source` and heal it on its own former opinion of `pairs`; write it to `out`.
+
+    Raises:
+        InputError: as `load_judge`, `prune`, `check_place`; no pairs.
+    """
+    check_place(out)
+    if not pairs:
+        raise InputError("no pairs to heal on: give judged queries")
+    model, prompter = load_judge(source, dtype=torch.float32)
+    said = teacher_says(model, prompter, collection, pairs)
+    targets = said.log_odds.sigmoid()[:, None]
+    examples = task_examples(prompter, collection, pairs, targets, torch.ones_like(targets), config=config)
+    measured = [list(e.ids) for family in examples for e in family][:: max(1, len(pairs) // wanted.prompts)]
+    record = prune(model, measured[: wanted.prompts], wanted)
+    answers = torch.tensor([prompter.rows])
+    _teach(model, prompter, examples, out, answers=answers, config=config, save_every=save_every, progress=progress)
+    write_text(out.with_name(out.name + "." + PRUNING), json.dumps(record) + "\n")
+    return record
+
+
+@dataclass(frozen=True)
+class Engagement:
+    """How engagement is simulated, and what its actions weigh beside relevance: the rare one counts five times."""
+
+    clicks: ClickModel = field(default_factory=ClickModel)
+    sessions: int = 20
+    weights: tuple[float, float] = (0.3, 1.5)
+    seed: int = 0
+
+
+def engagement_targets(
+    collection: Collection, places: Tensor, odds: Float[Tensor, "queries n"], popularity: Tensor, wanted: Engagement
+) -> Float[Tensor, "queries n actions"]:
+    """What the engagement teacher thinks of the candidates `places`, after simulated sessions over them.
+
+    It knows the judge's log-odds `odds` and the popularity of documents, never the grades that the clicks were drawn from.
+    """
+    grades = torch.zeros(len(collection.queries), len(collection.documents), dtype=torch.long)
+    for query, judged in enumerate(collection.relevant):
+        for place, grade in judged.items():
+            grades[query, place] = grade
+    told = {"sessions": wanted.sessions, "seed": wanted.seed}
+    random = simulate(places, grades, popularity, wanted.clicks, shuffle=True, **told)  # type: ignore[arg-type]
+    log = simulate(places, grades, popularity, wanted.clicks, **told)  # type: ignore[arg-type]
+    own = torch.zeros(grades.shape).scatter(1, places, odds)
+    features = standardised([own, popularity.expand(grades.shape)])
+    teacher = engagement_teacher(log, features, propensities(random))
+    chosen = features.gather(1, places[..., None].expand(-1, -1, 2))
+    return teacher(chosen.flatten(0, 1)).view(*places.shape, len(ACTIONS))
+
+
+def popularity_of(collection: Collection) -> Float[Tensor, " documents"]:
+    """A known popularity: log(1 + the number of queries that a document is a good answer to, grade 3 or more)."""
+    counts = torch.zeros(len(collection.documents))
+    for judged in collection.relevant:
+        counts[[place for place, grade in judged.items() if grade >= 3]] += 1
+    return counts.log1p()
+
+
+def train_ranker(
+    source: str | os.PathLike[str],
+    out: Path,
+    collection: Collection,
+    candidates: Tensor,
+    *,
+    config: JudgeConfig,
+    engagement: Engagement,
+    popularity: Float[Tensor, " documents"] | None = None,
+    order: str | None = None,
+    save_every: int = 0,
+    progress: Progress = lambda record, steps: None,
+) -> None:
+    """A ranker that starts as the judge in `source` and learns from it and from an engagement teacher (simulated).
+
+    `candidates` (queries × n) are the pairs to learn from. `order`: which text its prompts begin with, if not the judge's.
+
+    Raises:
+        InputError: as `load_judge`, `engagement_targets`, `check_place`.
+    """
+    check_place(out)
+    model, prompter = load_judge(source, dtype=torch.float32)
+    pairs = [(q, d) for q, row in enumerate(candidates.tolist()) for d in row]
+    said = teacher_says(model, prompter, collection, pairs)
+    known = popularity_of(collection) if popularity is None else popularity
+    actions = engagement_targets(collection, candidates, said.log_odds.view(candidates.shape), known, engagement)
+    targets = torch.cat([said.log_odds.sigmoid()[:, None], actions.flatten(0, 1)], 1)
+    weights = torch.tensor([1.0, *engagement.weights]).expand(targets.shape)
+    if order is not None:
+        prompter = Prompter(prompter.tokenizer, replace(prompter.wording, order=order))
+    examples = task_examples(prompter, collection, pairs, targets, weights, config=config)
+    answers = task_answers(prompter)
+    _teach(
+        model, prompter, examples, out, answers=torch.tensor(list(answers.values())), config=config,
+        save_every=save_every, progress=progress,
+    )  # fmt: skip
+    told = {"schema": 1, "simulated": True, **asdict(engagement), "answers": answers}
+    write_text(out.with_name(out.name + "." + ENGAGEMENT), json.dumps(told) + "\n")
+
+
+def summaries_of(
+    model: "PreTrainedModel",
+    prompter: Prompter,
+    collection: Collection,
+    candidates: Sequence[Sequence[int]],
+    out: Path,
+    *,
+    budget: int,
+    queries: int,
+    progress: Callable[[float], None] = lambda share: None,
+) -> list[Summary]:
+    """Summaries of all documents; one that no query is judged with or finds is asked with its own title.
+
+    `candidates[q]` are what retrieval finds for query q.
+
+    Raises:
+        InputError: as `summarise_all`.
+    """
+    texts = [query.text for query in collection.queries]
+    asked = probes(collection.relevant, texts, queries, near=candidates)
+    named = {d.id: d.text for d in collection.documents}
+    own = {d.id: asked.get(place) or [d.title or d.text] for place, d in enumerate(collection.documents)}
+
+    def log_odds(pairs: Sequence[tuple[str, str]]) -> Tensor:
+        prompts = prompter.prompts(pairs)
+        return score(model, prompts.ids, prompter.rows, shared=prompts.shared).cpu()
+
+    return summarise_all(
+        named, own, log_odds, budget=budget, length=lambda text: len(prompter.tokens(f" {text}")), cache=out,
+        progress=progress,
+    )  # fmt: skip
+
+
+def task_answers(prompter: Prompter) -> dict[str, tuple[int, int]]:
+    """The two tokens of each task: relevance by the wording's answers, actions by `WORDS`.
+
+    Raises:
+        InputError: two tasks share an answer: this model would mix them.
+    """
+    found = {"relevance": prompter.rows}
+    for name, words in WORDS.items():
+        yes, no = (prompter.tokens(word)[0] for word in words)
+        found[name] = (yes, no)
+    used = [token for pair in found.values() for token in pair]
+    if len(set(used)) < len(used):
+        raise InputError("two tasks have an answer that begins with one token of this model: it cannot tell them apart")
+    return found
+
+
+def task_examples(
+    prompter: Prompter,
+    collection: Collection,
+    pairs: Sequence[Pair],
+    targets: Float[Tensor, "pairs tasks"],
+    weights: Float[Tensor, "pairs tasks"],
+    *,
+    config: JudgeConfig,
+) -> list[list[SoftExample]]:
+    """Families of prompts with what each teacher says of them; a weight of 0 masks what none said."""
+    prompts = prompter.prompts([(collection.queries[q].text, collection.documents[d].text) for q, d in pairs])
+    rows = zip(prompts.ids, targets.tolist(), weights.tolist(), strict=True)
+    made = [SoftExample(tuple(ids), tuple(target), tuple(weight)) for ids, target, weight in rows]
+    by_document = prompter.wording.order == DOCUMENT_FIRST
+    return [
+        [made[i] for i in f] for f in families(pairs, by_document=by_document, most=config.family, seed=config.seed)
+    ]
+
+
+def _teach(
+    model: "PreTrainedModel",
+    prompter: Prompter,
+    examples: Sequence[Sequence[SoftExample]],
+    out: Path,
+    *,
+    answers: Tensor,
+    config: JudgeConfig,
+    save_every: int,
+    progress: Progress,
+) -> None:
+    work = out.with_name(out.name + ".state")
+    check_folder(work)
+    loop = config.loop(len(examples))
+    records = taught(
+        model, examples, loop, answers=answers, micro_tokens=config.micro_tokens, compute=best_dtype(model.device),
+        saving=Saving(work, every=save_every, keep=1) if save_every else None,
+    )  # fmt: skip
+    diary = Diary(work, Trackers((), folder=work, config={}), lambda r: progress(r, loop.steps), step=newest_step(work))
+    diary.follow(records)
+    save_judge(model, prompter, out, dtype=torch.bfloat16, metrics=work / METRICS)
+    clear_folder(work)

@@ -1,0 +1,104 @@
+"""The ladder: every way gives one score, rungs are kept and never measured twice, and the document adds nothing up wrong."""
+
+import json
+
+import pytest
+import torch
+
+from gti_diag.errors import InputError
+from gti_train.model.loading import load_language_model
+from gti_train.search import ladder
+from gti_train.search.items.tokens import ItemTokens
+from gti_train.search.ladder import WAYS, Rung, chosen_queries, climb, document, second_reading, write_ladder
+from gti_train.search.prompts import Prompter, Wording
+
+from .search_cases import shop
+
+
+@pytest.fixture
+def ranker(tiny_lm):
+    model, tokenizer = load_language_model(tiny_lm(), dtype=torch.float32)
+    return model, Prompter(tokenizer, Wording("Match?", yes="Y", no="N", tail=":", max_tokens=80))
+
+
+def test_every_way_of_running_full_text_gives_the_same_scores(ranker):
+    model, prompter = ranker
+    pairs = [(q.text, d.text) for q in shop().queries[:3] for d in shop().documents]
+    asked = prompter.prompts(pairs)
+    with torch.inference_mode():
+        found = {name: way(model, asked, prompter.rows, None) for name, way in WAYS.items()}
+    for name, scores in found.items():
+        torch.testing.assert_close(scores, found["one-by-one"], atol=1e-5, rtol=0, msg=name)
+    assert float(found["one-by-one"].std()) > 1e-3  # else equality says nothing
+
+
+def rungs(ranker):
+    texts = [d.text for d in shop().documents]
+    items = ItemTokens(tuple(d.id for d in shop().documents), torch.randn(8, 2, 48).half(), 2)
+    same = [Rung(name, name, name, lambda: ranker, texts=texts, same_scores="shared-prefix") for name in list(WAYS)[:4]]
+    return [
+        *same,
+        Rung("shared-prefix", "shared", "shared-prefix", lambda: ranker, texts=texts),
+        Rung("summaries", "short", "shared-prefix", lambda: ranker, texts=[d.title for d in shop().documents]),
+        Rung("items", "items", "shared-prefix", lambda: ranker, items=items, offline_s=0.5),
+    ]
+
+
+@pytest.fixture
+def climbed(ranker, tmp_path):
+    part, places = chosen_queries(shop(), torch.arange(8).expand(12, 8), queries=6, top=8)
+    names = list(climb(rungs(ranker), part, places, tmp_path, items=4, repeats=1))
+    return names, part, places, tmp_path
+
+
+def test_a_ladder_is_climbed_once_and_says_what_it_measured(ranker, climbed, monkeypatch):
+    names, part, places, out = climbed
+    assert names == [rung.name for rung in rungs(ranker)]
+    monkeypatch.setattr(ladder, "speed", pytest.fail)
+    monkeypatch.setattr(ladder, "judged", pytest.fail)
+    list(climb(rungs(ranker), part, places, out, items=4, repeats=1))  # everything is there
+    told = document(rungs(ranker), out, teacher="shared-prefix")
+    by_name = {row["name"]: row for row in told["rungs"]}
+    assert by_name["one-by-one"]["over"]["one-by-one"] == 1
+    for base, times in by_name["items"]["over"].items():
+        assert times == pytest.approx(by_name["items"]["speed"]["items_s"] / by_name[base]["speed"]["items_s"])
+    assert by_name["two-rows"]["quality"] == by_name["shared-prefix"]["quality"]
+    assert by_name["shared-prefix"]["quality"]["share"] == 1 and by_name["items"]["offline_s"] == 0.5
+    ndcg = json.loads((out / "rungs" / "items.quality.json").read_text())["ndcg"]
+    assert by_name["items"]["quality"]["ndcg"] == pytest.approx(sum(ndcg) / 6) and len(ndcg) == 6
+    low, high = by_name["items"]["quality"]["interval"]
+    assert low <= by_name["items"]["quality"]["ndcg"] <= high
+    assert told["second_reading"]["rungs"] == 3 and -1 <= told["second_reading"]["rsa"] <= 1
+
+
+def test_the_table_and_the_figure_are_written_and_what_is_not_measured_is_a_dash(ranker, climbed):
+    out = climbed[-1]
+    (out / "rungs" / "summaries.quality.json").unlink()
+    text = write_ladder(document(rungs(ranker), out, teacher="shared-prefix"), out)
+    assert text == (out / "ladder.md").read_text().rstrip("\n")
+    line = next(line for line in text.splitlines() if line.startswith("| short"))
+    assert line.rstrip(" |").endswith("– | – | – | –")
+    assert (out / "ladder.png").stat().st_size > 5000
+    assert json.loads((out / "ladder.json").read_text())["teacher"] == "shared-prefix"
+
+
+def test_rank_correlation_of_geometry_with_quality():
+    def row(rsa, cka, ndcg, same=None):
+        return {"quality": {"rsa": rsa, "cka": cka, "ndcg": ndcg}, "same_scores": same}
+
+    rows = [
+        row(1, 0.2, 0.9),
+        row(0.8, 0.4, 0.8),
+        row(0.5, 0.9, 0.3),
+        row(0.1, 0.1, 0.99, same="x"),
+        {"quality": None, "same_scores": None},
+    ]
+    assert second_reading(rows) == {"rungs": 3, "rsa": pytest.approx(1), "cka": pytest.approx(-1)}
+    assert second_reading(rows[:2]) == {"rungs": 2}
+
+
+def test_refusals(ranker, tmp_path):
+    with pytest.raises(InputError, match="no rung is called 'judge'"):
+        document(rungs(ranker), tmp_path, teacher="judge")
+    with pytest.raises(InputError, match="8 documents a query and 9"):
+        chosen_queries(shop(), torch.arange(8).expand(12, 8), queries=None, top=9)
