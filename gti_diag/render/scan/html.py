@@ -22,7 +22,7 @@ def page(scan: Mapping[str, Any]) -> str:
         scan=scan,
         title=scan["checkpoint"]["name"],
         command=shlex.join(scan["command"]),
-        links=[(f"rows-{role}", f"{role.capitalize()} rows") for role in scan["matrices"]],
+        links=[(f"rows-{role}", role.capitalize()) for role in scan["matrices"]],
         sections=sections,
         css=shared.joinpath("report.css").read_text(encoding="utf-8") + style(),
         theme=shared.joinpath("theme.js").read_text(encoding="utf-8"),

@@ -28,6 +28,7 @@ class Band:
 
     x: float
     width: float
+    beyond: str  # what lies on the far side
     label: str
     at: float
     y: int  # of the label: each band has a line of its own
@@ -44,6 +45,11 @@ class Drawing:
     height: int = HEIGHT
     base: int = HEIGHT - BOTTOM
     top: int = TOP
+
+    @property
+    def above(self) -> int:
+        """Where the picture begins: without labels of gaps, just above the bars."""
+        return 0 if self.bands else TOP - 8
 
 
 def drawing(norms: Mapping[str, Any]) -> Drawing | None:
@@ -76,8 +82,8 @@ def _band(gap: Mapping[str, float], name: str, place: Any, y: int) -> Band:
     anchor = "start" if middle < WIDTH / 4 else "end" if middle > 3 * WIDTH / 4 else "middle"
     at = {"start": left, "middle": middle, "end": right}[anchor]
     side = "left" if name == "near_zero" else "right"
-    label = f"gap; {gap['beyond']:,} {name.replace('_', ' ')} to the {side}"
-    return Band(left, right - left, label, at, y, anchor)
+    beyond = f"{gap['beyond']:,} {name.replace('_', ' ')} to the {side}"
+    return Band(left, right - left, beyond, f"gap; {beyond}", at, y, anchor)
 
 
 def _ticks(low: float, high: float, place: Any) -> tuple[tuple[float, str], ...]:

@@ -55,6 +55,8 @@ def test_the_drawing_shows_one_row_and_the_gap():
     assert [bar.height > 1 for bar in drawing.bars] == [True, True] and "398 rows" in drawing.bars[1].title
     (band,) = drawing.bands
     assert band.label == "gap; 3 near zero to the left" and 0 < band.x < band.x + band.width <= drawing.width
+    assert drawing.above == 0 and "no norm lies there, 3 near zero to the left" in html.page(SCAN)
+    assert norms.drawing({**SCAN["matrices"]["input"]["norms"], "gaps": {}}).above > 0
     assert [label for _, label in drawing.ticks if label.startswith("10")][:1] == ["10⁻⁹"]
     assert norms.drawing({"histogram": None}) is None
 
