@@ -164,8 +164,8 @@ def _equal_rows(first: Matrix, second: Matrix, ids: list[int]) -> bool:
 # --- vectors of their own -------------------------------------------------------------------------------------------
 
 VECTORS = "vectors of new tokens"
-# What textual inversion calls the vectors of its one token, where there are several.
-INVERSION = re.compile(r"string_to_param\..+|emb_params")
+# What textual inversion calls the vectors of its one token, where there are several; diffusers by the token itself.
+INVERSION = re.compile(r"string_to_param\..+|emb_params|<[^<>.]+>")
 
 
 def as_row(matrix: Matrix) -> Matrix:

@@ -21,6 +21,11 @@ OTHER = re.compile(
     r".*\.(pt|pth|bin)|.*optim_states\.pt|sids\..*|mmproj.*\.gguf|.*imatrix.*\.gguf"
 )
 ZERO3_PART = re.compile(r"zero_pp_rank_\d+_mp_rank_\d+_model_states\.pt")
+OTHERS = {
+    "tf_model.h5",
+    "flax_model.msgpack",
+    "rust_model.ot",
+}  # file names of other frameworks in transformers' folders
 DEEPEST = 3
 ADAPTER = "peft"
 
@@ -140,6 +145,9 @@ def read_weights(folder: Folder, file: str | None = None) -> Weights:
             _refuse_word_vectors(folder, file)
         return _known(folder, (file,), (folder,)) or _refuse(f"{folder.root}/{file}", "is of no known weights format")
     found = _walked((folder,))
+    if found is None and (others := sorted(OTHERS.intersection(folder.names()))):
+        raise bad(f"{folder.root}/{others[0]}", "holds weights of another framework, which are not read",
+                  "load them with transformers 4 (from_tf=True or from_flax=True), save_pretrained and name that folder")  # fmt: skip
     kinds = "safetensors, .bin, .pt, .pth, .ckpt, .gguf, .npy, .npz, .metadata"
     return found or _refuse(
         folder.root, f"holds no weights (none of {kinds})", "give the folder that holds the checkpoint"
@@ -157,8 +165,9 @@ def _walked(way: tuple[Folder, ...]) -> Weights | None:
     if found is not None or len(way) == DEEPEST:
         return found
     empty: list[str] = []
+    beside = (here.into("tokenizer"),) if _is_pipeline(here) and "tokenizer" in here.folders() else ()
     for below in _below(here):
-        found = _walked((here.into(below), *way))
+        found = _walked((here.into(below), *beside, *way))
         if found is not None:
             skipped = f"; {', '.join(empty)} holds none" if empty else ""
             return replace(found, notes=(f"weights found in {below}/{skipped}", *found.notes))
@@ -188,6 +197,8 @@ def _below(folder: Folder) -> Sequence[str]:
             tag = whole(folder, pointer).decode("utf-8", "replace").strip()
             if tag in folders:
                 return [f"{tag}_universal" if f"{tag}_universal" in folders else tag]
+    if _is_pipeline(folder):
+        return [name for name in ("text_encoder",) if name in folders]
     if "modules.json" in names:  # sentence-transformers before version 3 keep the transformer in a subfolder
         listed = _modules(folder)
         return [name for name in listed if name in folders][:1]
@@ -200,6 +211,11 @@ def _below(folder: Folder) -> Sequence[str]:
         return [name for _, name in sorted(steps, reverse=True)]
     usual = ("pytorch_model_fsdp_0", "pytorch_model_fsdp", "model", "pytorch_model", "weights", "model_weights")
     return [name for name in usual if name in folders]
+
+
+def _is_pipeline(folder: Folder) -> bool:
+    """Whether the folder is one of diffusers' pipelines, with a folder for each of its models."""
+    return "model_index.json" in folder.names()
 
 
 def _modules(folder: Folder) -> list[str]:

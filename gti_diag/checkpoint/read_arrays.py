@@ -7,6 +7,7 @@ import functools
 import io
 import math
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -146,7 +147,9 @@ def _header(opened: Any, where: str) -> tuple[tuple[int, ...], bool, np.dtype]:
     try:
         version = npy.read_magic(opened)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        return read(opened)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python 2 wrote its numbers with an L, which is no reason for a line
+            return read(opened)
     except InputError:
         raise
     except Exception as error:  # the header is a Python literal, read by tokenizer and parser, with all their errors

@@ -84,6 +84,15 @@ def test_the_vectors_of_one_inverted_token(tmp_path):
     assert partition(found).groups["new"].tokens == ("* 1", "* 2", "* 3", "* 4")
 
 
+def test_several_vectors_under_one_tokens_name(tmp_path):
+    """As diffusers saves a token of several vectors."""
+    rows = torch.rand(3, 12)
+    save_file({"<cat-toy>": rows}, tmp_path / "learned_embeds.safetensors")
+    found = open_checkpoint(tmp_path / "learned_embeds.safetensors")
+    assert torch.equal(found.matrices["input"].rows(), rows)
+    assert partition(found).groups["new"].tokens == ("<cat-toy> 1", "<cat-toy> 2", "<cat-toy> 3")
+
+
 def test_vectors_of_different_widths_are_no_matrix(tmp_path):
     save_file({"norm.weight": torch.ones(4), "bias": torch.ones(8)}, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="holds no floating-point matrix"):

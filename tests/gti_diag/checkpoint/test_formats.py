@@ -325,6 +325,27 @@ def test_sentence_transformers_before_version_3(tiny_lm, tmp_path):
         open_checkpoint(folder)
 
 
+def test_the_text_encoder_of_a_diffusion_pipeline(tmp_path, tiny_tokenizer):
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = CLIPTextModel(CLIPTextConfig(vocab_size=len(tiny_tokenizer), **sizes))
+    model.save_pretrained(tmp_path / "text_encoder")
+    tiny_tokenizer.save_pretrained(tmp_path / "tokenizer")
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    found = open_checkpoint(tmp_path)
+    assert torch.equal(found.matrices["input"].rows(), model.get_input_embeddings().weight)
+    assert found.vocabulary.size == len(tiny_tokenizer)
+    assert "weights found in text_encoder/" in found.notes
+
+
+@pytest.mark.parametrize("file", ["tf_model.h5", "flax_model.msgpack"])
+def test_weights_of_another_framework_are_named(tmp_path, file):
+    (tmp_path / file).write_bytes(b"\x89HDF")
+    with pytest.raises(InputError, match=rf"{file}: holds weights of another framework, .*from_tf=True"):
+        open_checkpoint(tmp_path)
+
+
 def test_static_sentence_embeddings(tmp_path, rows):
     (tmp_path / "0_StaticEmbedding").mkdir()
     save_file({"embedding.weight": rows}, tmp_path / "0_StaticEmbedding" / "model.safetensors")
@@ -348,6 +369,16 @@ def test_numpy_arrays_with_a_token_list(tmp_path, rows, dtype):
     (tmp_path / "vectors.txt").write_text("\n".join(f"<a_{n}>" for n in range(32)))
     found = partition(open_checkpoint(tmp_path / "vectors.npy"))
     assert found.groups["new"].count == 32
+
+
+def test_an_array_of_python_2_is_read_without_a_word(tmp_path, recwarn):
+    values = np.arange(6, dtype=np.float32).reshape(3, 2)
+    np.save(tmp_path / "new.npy", values)
+    old = (tmp_path / "new.npy").read_bytes().replace(b"(3, 2), }  ", b"(3L, 2L), }")
+    (tmp_path / "old.npy").write_bytes(old)
+    assert old.count(b"3L") == 1
+    assert torch.equal(open_checkpoint(tmp_path / "old.npy").matrices["input"].rows(), torch.from_numpy(values))
+    assert not recwarn.list
 
 
 def test_one_matrix_needs_no_layout(tmp_path, rows):
