@@ -12,9 +12,10 @@ import json
 from pathlib import Path
 
 import torch
-from run import prepare
+from run import WHEELS, prepare, weights
 from torch import Tensor
 
+import gti_diag
 from gti_train.catalogue.world import product_world
 from gti_train.grounding import probe as asking
 from gti_train.grounding import probe_records
@@ -25,6 +26,7 @@ from gti_train.semantic_ids.making import semantic_ids
 
 HERE = Path(__file__).parent
 MODEL = "SmolLM2-135M"
+MOST = 60  # ordinary tokens of a cluster that are asked about
 WORDS, FIRST = 256, 300  # how many words are asked about, from which id on
 MOVES = {"bfloat16 rounding": None, "1 % of the spread": 0.01, "5 % of the spread": 0.05, "20 % of the spread": 0.2}
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
@@ -42,23 +44,28 @@ def gaps(model, tokenizer, ids: list[int], others: list[int]) -> Tensor:
     return torch.cat(parts, 1)
 
 
-def limit(mean: Path) -> dict[str, list[float]]:
+def limit(mean: Path) -> dict[str, dict]:
     """Quantiles of the divergence between a word and another, or itself moved."""
     model, tokenizer = load_language_model(mean, dtype=torch.float32)
     rows, generator = matrices(model)["input"].data, torch.Generator().manual_seed(0)
-    words = torch.linspace(FIRST, 49_151, WORDS).long().tolist()
+    spare = list(range(len(rows) - WORDS, len(rows)))  # these rows lend their places
+    words = torch.linspace(FIRST, spare[0] - 1, WORDS).long().tolist()
     surroundings = Surroundings(model)
     near = [surroundings.place(id, [id]).nearest for id in words]
     found = {"the nearest word": gaps(model, tokenizer, words, near)}
-    kept, spare = rows[words].clone(), list(range(len(rows) - len(words), len(rows)))  # spare rows lend their places
+    kept = rows[words].clone()
     for name, share in MOVES.items():
         noise = torch.nn.functional.normalize(torch.randn(kept.shape, generator=generator), dim=1)
         rows[spare] = (
             kept.bfloat16().float() * (1 + 2**-9) if share is None else kept + share * surroundings.spread * noise
         )
         found[f"itself, moved by {name}"] = gaps(model, tokenizer, words, spare)
+    quantiles = torch.tensor(QUANTILES)
     return {
-        name: [float(value) for value in values.flatten().quantile(torch.tensor(QUANTILES))]
+        name: {
+            "quantiles": values.flatten().quantile(quantiles).tolist(),
+            "same": float((values <= asking.SAME).float().mean()),
+        }
         for name, values in found.items()
     }
 
@@ -79,6 +86,32 @@ def answers(folder: Path, catalogue, sids, work: Path) -> dict:
     }
 
 
+def words(source: Path) -> dict:
+    """Can the model repeat ordinary tokens whose rows a scan calls nearly identical? Beside as many sound ones, the next by id: as rare."""
+    findings = gti_diag.scan(source)["matrices"]["input"]["findings"]
+    told = {id for finding in findings for id in finding["ids"]}
+    cluster = next(finding for finding in findings if finding["kind"] == "cluster")
+    names = dict(zip(cluster["ids"], cluster["tokens"], strict=True))
+    idle = {*cluster["special"], *cluster["padding"]}
+    marked = [id for id, name in names.items() if id not in idle and not name.startswith(("<0x", "<unused"))]
+    marked = marked[:: -(-len(marked) // MOST)]
+    model, tokenizer = load_language_model(source)
+    special = set(tokenizer.all_special_ids)
+    beside: list[int] = []
+    for id in marked:
+        beside.append(next(n for n in range(id + 1, len(tokenizer)) if n not in told | special | set(beside)))
+    found = {}
+    for name, ids in (("nearly identical", marked), ("sound, next by id", beside)):
+        records = list(asking.probe(model, tokenizer, asking.Asked(ids, [0] * len(ids))))
+        found[name] = {
+            "tokens": len(ids),
+            "examples": [record["token"] for record in records][:6],
+            "nearest": sorted(record["geometry"]["nearest"] for record in records)[len(ids) // 2],
+            "rates": probe_records.rates(records),
+        }
+    return found
+
+
 def page(found: dict) -> str:
     lines = [
         "# Asked, and expected",
@@ -89,11 +122,11 @@ def page(found: dict) -> str:
         "",
         f"Jensen-Shannon divergence in nats (ln 2 = 0.69 at most) of {WORDS} words in {len(asking.CONTEXTS)} contexts, against …",
         "",
-        "| … | least | 5 % | median | 95 % | most |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        f"| … | least | 5 % | median | 95 % | most | at most {asking.SAME} |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         *(
-            "| " + " | ".join([name, *(f"{value:.2g}" for value in values)]) + " |"
-            for name, values in found["limit"].items()
+            "| " + " | ".join([name, *(f"{value:.2g}" for value in row["quantiles"]), f"{row['same']:.1%}"]) + " |"
+            for name, row in found["limit"].items()
         ),
         "",
         "## Codes of the demo's world",
@@ -104,11 +137,28 @@ def page(found: dict) -> str:
         "| start | nearest row | expected | codes | " + " | ".join(asking.QUESTIONS) + " |",
         "| --- | ---: | --- | --- |" + " --- |" * len(asking.QUESTIONS),
     ]
-    for start, entry in found["codes"].items():
+    for start, entry in found.get("codes", {}).items():
         expected = ", ".join(f"{count} {name}" for name, count in entry["expected"].items())
         for which, rates in entry["rates"].items():
             cells = [_cell(rates[question]) for question in asking.QUESTIONS]
             lines.append(f"| {start} | {entry['nearest']:.3g} | {expected} | {which} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "## Ordinary tokens in a cluster, in models that work",
+        "",
+        "Tokens whose rows a scan calls nearly identical (no special ones, bytes or placeholders), and as many that it does not, the next by",
+        "id and so about as rare.",
+        "",
+        "| model | rows | tokens | nearest row | repeat | own | examples |",
+        "| --- | --- | ---: | ---: | --- | --- | --- |",
+    ]
+    for model, parts in found["words"].items():
+        for name, part in parts.items():
+            cells = [_cell(part["rates"][question]) for question in ("repeat", "own")]
+            named = ", ".join(f"`{token}`" for token in part["examples"])
+            lines.append(
+                f"| {model} | {name} | {part['tokens']} | {part['nearest']:.2g} | {' | '.join(cells)} | {named} |"
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -122,6 +172,9 @@ def main() -> None:
         "--work", type=Path, default=Path("runs/verdicts"), help="as run.py's, whose checkpoints are used"
     )
     parser.add_argument("--steps", type=int, default=120, help="as run.py's")
+    parser.add_argument(
+        "--models", nargs="*", choices=WHEELS, default=list(WHEELS), help="whose clusters are asked about"
+    )
     given = parser.parse_args()
     mean, grounded, _ = prepare(MODEL, given.work, given.steps)
     catalogue = product_world(items=800, users=400, seed=0)
@@ -133,6 +186,10 @@ def main() -> None:
     for name, make in makers.items():
         if name not in found:
             found[name] = make()
+            results.write_text(json.dumps(found, indent=1) + "\n")
+    for name in given.models:
+        if name not in found.setdefault("words", {}):
+            found["words"][name] = words(weights(WHEELS[name]))
             results.write_text(json.dumps(found, indent=1) + "\n")
     (HERE / "probe.md").write_text(page(found))
 
