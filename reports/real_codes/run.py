@@ -25,8 +25,8 @@ from gti_train.grounding.config import GroundingConfig
 from gti_train.grounding.ground import ground
 from gti_train.grounding.prompts import grounding_examples, hold_out
 from gti_train.loop.state import Saving
-from gti_train.model.loading import load_language_model
-from gti_train.model.matrices import matrices
+from gti_train.model.loading import best_dtype, load_language_model
+from gti_train.model.new_rows import NewRows
 from gti_train.model.vocabulary import extend_checkpoint
 from gti_train.semantic_ids.files import load_sids, save_sids
 from gti_train.semantic_ids.ids import SemanticIds
@@ -64,16 +64,18 @@ def grounded(catalogue: Catalogue, work: Path, steps: int, every: int) -> Iterat
     if (work / f"rows-{steps}.safetensors").is_file():
         return
     learnt, apart = hold_out(catalogue, sids, share=0.05, seed=0)
-    model, tokenizer = load_language_model(work / "mean", dtype=torch.float32)
+    model, tokenizer = load_language_model(work / "mean", dtype=best_dtype(torch.device("cpu")))
     ids = json.loads((work / "mean" / "gti.json").read_text())["ids"]
+    rows = NewRows(model, ids)  # float32, whatever is computed in
     records = ground(
         model, tokenizer, grounding_examples(learnt, sids, kinds=KINDS),
         GroundingConfig(steps=steps, batch=16, learning_rate=2e-3, every=every),
         ids=ids, held_out=grounding_examples(apart, sids, kinds=KINDS), saving=Saving(work / "state", every=every),
+        rows=rows,
     )  # fmt: skip
     for record in records:
         if record.evaluation:
-            save_file({"rows": matrices(model)["input"].data[ids].clone()}, work / f"rows-{record.step}.safetensors")
+            save_file({"rows": rows.masters["input"].data.clone()}, work / f"rows-{record.step}.safetensors")
             yield record.step, record.evaluation["held_out_loss"]
 
 
