@@ -30,7 +30,9 @@ REPEATS = (
 )
 DESCRIBED = 'What is called so? {text}\nAnswer: "'
 CONTEXTS = ('"', "This is ")  # after which a token's own next-token distribution is looked at
-SAME = 0.02  # nats of Jensen-Shannon divergence below which two distributions count as one: not studied, assumption
+# Nats of Jensen-Shannon divergence up to which two distributions count as one: a word moved by 5 % of the spread of all rows stays below
+# 0.006 (95 % of words), another word is beyond 0.045 (95 %); reports/verdicts/probe.md.
+SAME = 0.02
 QUESTIONS = ("repeat", "own", "siblings", "described", "answered")
 ITEMS = 3  # of those that carry a token, about which its grounding prompt is asked
 
@@ -106,7 +108,7 @@ def probe(
                 "level": asked.levels[asked.ids.index(id)],
                 "geometry": place.geometry(),
                 "nearest": tokenizer.convert_ids_to_tokens(place.nearest),
-                "sibling": place.sibling and tokenizer.convert_ids_to_tokens(place.sibling),
+                "sibling": None if place.sibling is None else tokenizer.convert_ids_to_tokens(place.sibling),
                 "repeat": [hits, len(REPEATS)],
                 "own": apart,
                 "siblings": None if place.sibling is None else told,

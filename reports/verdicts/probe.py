@@ -16,6 +16,7 @@ from run import WHEELS, prepare, weights
 from torch import Tensor
 
 import gti_diag
+from gti_diag.render.scan.words import TITLES as NAMES
 from gti_train.catalogue.world import product_world
 from gti_train.grounding import probe as asking
 from gti_train.grounding import probe_records
@@ -26,9 +27,10 @@ from gti_train.semantic_ids.making import semantic_ids
 
 HERE = Path(__file__).parent
 MODEL = "SmolLM2-135M"
-MOST = 60  # ordinary tokens of a cluster that are asked about
+MOST = 48  # ordinary tokens of a finding that are asked about
 WORDS, FIRST = 256, 300  # how many words are asked about, from which id on
 MOVES = {"bfloat16 rounding": None, "1 % of the spread": 0.01, "5 % of the spread": 0.05, "20 % of the spread": 0.2}
+TITLES = {kind: NAMES[kind] for kind in ("cluster", "untrained")}
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 
 
@@ -87,21 +89,24 @@ def answers(folder: Path, catalogue, sids, work: Path) -> dict:
 
 
 def words(source: Path) -> dict:
-    """Can the model repeat ordinary tokens whose rows a scan calls nearly identical? Beside as many sound ones, the next by id: as rare."""
+    """Can the model repeat ordinary tokens that a scan finds? Beside as many that it does not, the next by id and so about as rare."""
     findings = gti_diag.scan(source)["matrices"]["input"]["findings"]
     told = {id for finding in findings for id in finding["ids"]}
-    cluster = next(finding for finding in findings if finding["kind"] == "cluster")
-    names = dict(zip(cluster["ids"], cluster["tokens"], strict=True))
-    idle = {*cluster["special"], *cluster["padding"]}
-    marked = [id for id, name in names.items() if id not in idle and not name.startswith(("<0x", "<unused"))]
-    marked = marked[:: -(-len(marked) // MOST)]
     model, tokenizer = load_language_model(source)
-    special = set(tokenizer.all_special_ids)
-    beside: list[int] = []
-    for id in marked:
-        beside.append(next(n for n in range(id + 1, len(tokenizer)) if n not in told | special | set(beside)))
+    asked, sound = {}, []
+    for finding in findings:
+        if finding["kind"] not in TITLES:
+            continue
+        idle = {*finding["special"], *finding["padding"]}
+        names = dict(zip(finding["ids"], finding["tokens"], strict=True))
+        marked = [id for id, name in names.items() if id not in idle and not name.startswith(("<0x", "<unused"))]
+        asked[TITLES[finding["kind"]]] = marked[:: -(-len(marked) // MOST)]
+    taken = told | set(tokenizer.all_special_ids)
+    for id in (id for ids in asked.values() for id in ids):
+        sound.append(next(n for n in range(id + 1, len(tokenizer)) if n not in taken))
+        taken.add(sound[-1])
     found = {}
-    for name, ids in (("nearly identical", marked), ("sound, next by id", beside)):
+    for name, ids in {**asked, "sound, next by id": sound[:: -(-len(sound) // MOST)]}.items():
         records = list(asking.probe(model, tokenizer, asking.Asked(ids, [0] * len(ids))))
         found[name] = {
             "tokens": len(ids),
@@ -144,10 +149,10 @@ def page(found: dict) -> str:
             lines.append(f"| {start} | {entry['nearest']:.3g} | {expected} | {which} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        "## Ordinary tokens in a cluster, in models that work",
+        "## Ordinary tokens that a scan finds in models that work",
         "",
-        "Tokens whose rows a scan calls nearly identical (no special ones, bytes or placeholders), and as many that it does not, the next by",
-        "id and so about as rare.",
+        "Tokens whose rows a scan calls nearly identical or never trained (no special ones, bytes or placeholders; evenly chosen), and as many",
+        "that it does not, the next by id and so about as rare. Own: another next-token distribution than that of the token with the nearest row.",
         "",
         "| model | rows | tokens | nearest row | repeat | own | examples |",
         "| --- | --- | ---: | ---: | --- | --- | --- |",
