@@ -47,8 +47,8 @@ def score(
 ) -> Float[Tensor, " prompts"]:
     """log p(yes) − log p(no) after each prompt, `rows` being the tokens of yes and no; float32, in the order of `prompts`.
 
-    `shared[i]` says how many first tokens prompt i has in common with others (see `prompts.Prompts`); without it, what all
-    of them begin with is shared. `at_once` bounds the tokens of a pass, and changes no result beyond rounding.
+    `shared[i]` says how many first tokens prompt i has in common with others (see `prompts.Prompts`; all 0: nothing is shared);
+    without it, what all of them begin with is. `at_once` bounds the tokens of a pass, and changes no result beyond rounding.
 
     Raises:
         InputError: a prompt is empty or longer than the model's window, or `overrides` do not fit.
@@ -82,7 +82,7 @@ def last_states(
         return torch.zeros(0, model.config.get_text_config().hidden_size, device=model.device)
     run = _Run(model, prompts, overrides, at_once)
     limits = run.limits()
-    trunk = min(min(limits), shared_beginning(prompts)) if len(prompts) > 1 else 0
+    trunk = min(*limits, *(shared or ()), shared_beginning(prompts)) if len(prompts) > 1 else 0
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, prompt in enumerate(prompts):
         groups[tuple(prompt[: max(trunk, min(limits[i], shared[i] if shared else trunk))])].append(i)

@@ -42,6 +42,7 @@ def test_a_score_is_that_of_the_plain_forward_pass_however_it_is_computed(tiny_l
     ways = {
         "together": score(model, prompts, ROWS, shared=shared),
         "nothing said of what is shared": score(model, prompts, ROWS),
+        "nothing shared": score(model, prompts, ROWS, shared=[0] * len(prompts)),
         "alone": torch.cat([score(model, [prompt], ROWS) for prompt in prompts]),
         "in small batches": score(model, prompts, ROWS, shared=shared, at_once=20),
         "backwards": score(model, prompts[::-1], ROWS, shared=shared[::-1])[backwards],
