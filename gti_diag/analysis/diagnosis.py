@@ -23,12 +23,12 @@ from . import exhibits, verdict
 from .drift_summary import drift_summary
 from .group_measures import Summary, group_measures, text_null
 from .group_rows import GroupRows, hold
-from .hubs import hubs
 from .levels import hierarchy_summary, read_items
+from .near_text import hubs, near_text, neighbours
 from .reference import SAVED, counts_of, load_reference
 from .resemblance import Reference, resemblance
 from .row_health import examine
-from .text_relation import isotropic_null, main_axes, neighbours, relate
+from .text_relation import isotropic_null, main_axes, relate
 
 Progress = Callable[[str, float | None], None]
 PROGRAM = 4 * 10**8  # bytes that Python, torch and the buffers of tiles take
@@ -81,6 +81,7 @@ def compare(
     return analyses
 
 
+@among_workers()
 def diagnose(
     checkpoint: Checkpoint | str | Path,
     *,
@@ -262,7 +263,6 @@ def _room(max_memory: int, dim: int) -> float:
     return RESIDENT_SHARE * max(max_memory - PROGRAM - 2 * 8 * dim**2, max_memory / 8)
 
 
-@among_workers()
 def _analyse(
     matrix: Matrix,
     source: str,
@@ -286,8 +286,9 @@ def _analyse(
     if new is not None and settings.exhibits:
         progress("neighbours and map", None)
         found |= exhibits.gather(words, new, generator=settings.generator)
-        found["neighbours"] = None if words is None else neighbours(words, new)
-        found["hubs"] = None if words is None else hubs(words, new)
+        near = None if words is None else near_text(words, new)
+        found["neighbours"] = None if near is None else neighbours(near)
+        found["hubs"] = None if near is None else hubs(near)
     if new is not None:
         found |= _structure(new, given, settings, floor=floor, progress=progress)
     others = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -53,9 +54,14 @@ class GroupRows:
             rows = self.matrix.rows(ids).to(self.rows.device)
             yield finite(rows, f"{self.source}: {self.matrix.name}", self.name, ids)
 
+    @cached_property
+    def directed(self) -> Tensor:
+        """Which of the held rows are not zero."""
+        return (self.rows != 0).any(1).cpu()
+
     def nonzero(self, places: Tensor) -> Tensor:
         """Those of `places` (among the held rows) whose row is not zero: a zero row has no direction."""
-        return places[(self.rows[places.to(self.rows.device)] != 0).any(1).cpu()]
+        return places[self.directed[places]]
 
     def named(self, places: Tensor) -> list[str]:
         return [self.tokens[place] for place in places.tolist()]

@@ -7,6 +7,7 @@ from typing import Any
 from gti_diag.checkpoint import Checkpoint, open_base, open_checkpoint
 from gti_diag.document import SCHEMA, canonical
 from gti_diag.errors import InputError
+from gti_diag.measures.tiles import among_workers
 from gti_diag.tokens.groups import partition
 
 from . import scan_findings
@@ -14,6 +15,7 @@ from .diagnosis import Progress, described, versions
 from .row_health import examine
 
 
+@among_workers()
 def scan(
     checkpoint: Checkpoint | str | Path,
     *,

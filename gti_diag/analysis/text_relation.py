@@ -1,4 +1,4 @@
-"""How the new rows relate to the text rows: spread, place and directions, nearest words, and what noise would show."""
+"""How the new rows relate to the text rows: spread, place and directions, and what noise would show."""
 
 from functools import partial
 
@@ -6,18 +6,14 @@ import torch
 from torch import Tensor
 
 from gti_diag.measures import relation, spectra
-from gti_diag.measures.tiles import evenly
 
 from .group_measures import Measured, Summary
-from .group_rows import GroupRows
 
 HALF = 0.5  # the principal subspace of text: as many axes as carry half of its variance,
 MOST_AXES = 512  # … but no more: eigenvectors of 8,192 columns take memory and minutes
 ISOTROPIC_DRAWS = 4  # 1 for more than 4,096 rows, where the draws hardly differ
 BAND = 4.0  # standard deviations: noise leaves this band once in 16,000 times
 CROWD = 0.01  # of the vocabulary's spread: rows that near are one point to the model
-NEIGHBOURS = 5
-NEIGHBOUR_TOKENS = 1024  # the neighbours of at most this many new tokens are listed
 
 
 def relate(new: dict, text: dict, rows: Tensor, ours: Summary, theirs: Summary, axes: Tensor | None) -> None:
@@ -110,30 +106,6 @@ def isotropic_null(count: int, axes: Tensor, *, generator: torch.Generator) -> d
         "effective_rank_centred": {"low": min(ranks), "high": max(ranks)},
         "text_subspace_energy": {"low": chance - margin, "chance": chance, "high": chance + margin},
     }
-
-
-def neighbours(text: GroupRows, new: GroupRows) -> list[dict]:
-    """The nearest text tokens (by cosine, of all, read anew where they are not held) of up to 1,024 new tokens, evenly
-    chosen; zero rows have none."""
-    picked = new.nonzero(evenly(len(new.ids), NEIGHBOUR_TOKENS))
-    k = min(NEIGHBOURS, len(text.nonzero(torch.arange(len(text.ids)))))
-    if not len(picked) or not k:
-        return []
-    found = relation.nearest(new.rows[picked.to(new.rows.device)], text, k=k)
-    cosines, places = found.cosine.cpu(), found.index.cpu()
-    entries = []
-    for row, place in enumerate(picked.tolist()):
-        names = [text.all_tokens[near] for near in places[row].tolist()]
-        near = zip(names, text.all_ids[places[row]].tolist(), cosines[row].tolist(), strict=True)
-        entries.append(
-            {
-                "token": new.tokens[place],
-                "id": int(new.ids[place]),
-                "level": None if new.levels is None else int(new.levels[place]),
-                "nearest": [{"token": t, "id": i, "cosine": round(c, 4)} for t, i, c in near],
-            }
-        )
-    return entries
 
 
 def _ratio(value: float | None, of: float | None) -> float:

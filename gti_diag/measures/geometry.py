@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -71,9 +72,7 @@ def median_dispersion(rows: Float[Tensor, "tokens dim"]) -> float:
     Source: Rousseeuw & Leroy, Robust Regression and Outlier Detection (1987), §7.1.
     """
     _need_rows(rows, 1, "median dispersion")
-    # Contiguous: torch's median is wrong on expanded rows, whose stride is 0.
-    columns = (part.T.contiguous() for part in rows.split(64, dim=1))
-    middle = torch.cat([_median(part) for part in columns])
+    middle = torch.cat([_median(part.T) for part in rows.split(64, dim=1)])
     _need_finite(middle, "median dispersion")
     return float(_median(norms(wide_tiles(rows, centre=middle))[None]))
 
@@ -220,9 +219,15 @@ def row_lengths(rows: Float[Tensor, "tokens dim"], *, what: str = "is all zeros"
 
 
 def _median(values: Tensor) -> Tensor:
-    """Of each row of a matrix, in float64; torch's own is the lower of the middle two."""
-    low = values.median(1).values.double()
-    return low if values.shape[1] % 2 else (low - (-values).median(1).values.double()) / 2
+    """Of each row of a matrix, in float64."""
+    half = values.shape[1] // 2
+    middle = [half] if values.shape[1] % 2 else [half - 1, half]
+    wide = values.detach().to(torch.float64 if values.dtype == torch.float64 else torch.float32)
+    if wide.device.type == "cpu":  # one partition gives both of the middle two; torch's median gives the lower
+        found = torch.from_numpy(np.partition(wide.numpy(), middle, axis=1)[:, middle])
+    else:
+        found = wide.sort(1).values[:, middle]
+    return found.double().mean(1)
 
 
 def _need_rows(rows: Tensor, least: int, what: str) -> None:

@@ -11,6 +11,7 @@ from scipy import linalg
 from torch import Tensor
 
 from .geometry import DirectionSum, centroid, direction_sum, row_lengths
+from .spectra import LARGE
 from .tiles import one_thread_each, tiles, wide_tiles, workers
 
 TILE_NUMBERS = 1 << 23  # of candidates scored at a time: 8,192 rows of 1,024,
@@ -125,8 +126,8 @@ def mahalanobis(
 
 
 def _cholesky(covariance: Tensor, *, overwrite: bool) -> tuple[Tensor, bool]:
-    """The lower factor, and whether there is none."""
-    if overwrite and covariance.device.type == "cpu":
+    """The lower factor, and whether there is none. Of a large matrix scipy's, in place; its threads wait for each other."""
+    if overwrite and covariance.device.type == "cpu" and len(covariance) > LARGE:
         columns_first = covariance.numpy().T  # symmetric: the same matrix, in the order that LAPACK works on in place
         factor, failed = linalg.lapack.dpotrf(columns_first, lower=1, overwrite_a=1, clean=1)
         return torch.from_numpy(factor), failed != 0

@@ -40,10 +40,15 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 _BYTES = _byte_alphabet()
+_LATIN = str.maketrans(
+    {char: chr(byte) for char, byte in _BYTES.items()} | {chr(n): chr(256) for n in range(256) if chr(n) not in _BYTES}
+)
 
 
 def _from_bytes(token: str) -> str:
+    if token.isascii() and token.isprintable() and " " not in token:
+        return token
     try:
-        return bytes([_BYTES[char] for char in token]).decode("utf-8", errors="replace")
-    except KeyError:
+        return token.translate(_LATIN).encode("latin-1").decode("utf-8", errors="replace")
+    except UnicodeEncodeError:  # a character that stands for no byte
         return token

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain, islice, repeat
 
 import numpy as np
 
@@ -30,8 +31,7 @@ def reserved(vocabulary: Vocabulary | None, rows: int) -> dict[int, str]:
     if vocabulary is None:
         return {}
     causes = {id: SPECIAL for id in vocabulary.special if id < rows}
-    for id in range(rows):
-        token = vocabulary.tokens[id] if id < vocabulary.size else None
+    for id, token in enumerate(islice(chain(vocabulary.tokens, repeat(None)), rows)):
         if token is None:
             causes[id] = NAMELESS
         elif token[:1] in ("<", "[", "|", ">") and PLACEHOLDER.fullmatch(plain(token)):
