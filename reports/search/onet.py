@@ -1,6 +1,6 @@
 """The O*NET study: retrieval and judge on 923 occupations and job titles as workers write them. `--work` keeps what is done.
 
-python reports/search/onet.py --data ONET --work WORK judge|encoder|label|measure
+python reports/search/onet.py --data ONET --work WORK judge|encoder|measure|rerank|label
 """
 
 import argparse
@@ -26,7 +26,11 @@ from gti_train.search.signals import combine
 
 POLICY = "Does the occupation fit the job title?"
 WORDING = Wording(POLICY, tail="\nMatch:", order="document-first", max_tokens=192, document_tokens=112)
-TOP = 50
+TOP, JUDGED, ASKED = (
+    50,
+    20,
+    200,
+)  # documents that are mined from; documents that the judge reranks, for how many queries
 
 
 def collections(data: Path) -> tuple[Collection, Collection]:
@@ -87,7 +91,7 @@ def halves(dev: Collection) -> torch.Tensor:
 
 
 def measure(dev: Collection, work: Path, out: Path) -> None:
-    """Every ranking of all dev queries; the judge reranks what the tuned encoder finds."""
+    """Every ranking of all documents for all dev queries."""
     texts, titles = [d.text for d in dev.documents], [d.title for d in dev.documents]
     asked = [q.text for q in dev.queries]
     frozen, tuned = load_encoder("minilm"), load_encoder(str(work / "encoder"))
@@ -106,16 +110,6 @@ def measure(dev: Collection, work: Path, out: Path) -> None:
         "combination": combined.top(signals, len(texts)),
     }
     names = ["bm25", "frozen MiniLM"]
-    if (work / "judge" / "judge.json").is_file():
-        top = Run(rankings["tuned MiniLM"][:, :TOP], signals[0].gather(1, rankings["tuned MiniLM"][:, :TOP]))
-        scores = judged(dev, top, work)
-        rankings["judge"] = top.rescored(scores.flatten()).places
-        mixed = [(float(w), standard(scores) * w + standard(top.scores) * (1 - w)) for w in (0.25, 0.5, 0.75)]
-        kept = [quality(reranked(top.places, s)[tuning], part)[:, 0].mean() for _, s in mixed]
-        weight, mixture = mixed[int(torch.stack(kept).argmax())]
-        rankings[f"judge {weight:g} and similarity"] = reranked(top.places, mixture)
-        write_run(Run(rankings["judge"], top.rescored(scores.flatten()).scores), dev, work / "judge.run", name="judge")
-        write_run(top, dev, work / "tuned.run", name="tuned")
     values = {name: quality(places, dev) for name, places in rankings.items()}
     told = {
         "schema": 1,
@@ -126,6 +120,8 @@ def measure(dev: Collection, work: Path, out: Path) -> None:
         "geometry": {name: geometry(rows) for name, rows in vectors.items()},
     }
     write_text(out / "onet.json", dumps(told))
+    torch.save({"places": {name: places[:, :TOP] for name, places in rankings.items()}, "tuning": tuning,
+                "cosines": signals[0].gather(1, rankings["tuned MiniLM"][:, :TOP])}, work / "rankings.pt")  # fmt: skip
     for name, found in told["numbers"].items():
         print(
             name, found["ndcg"], f"best {found['best']['value']:.3f}", f"all {told['all'][name]['ndcg']['value']:.3f}"
@@ -133,15 +129,42 @@ def measure(dev: Collection, work: Path, out: Path) -> None:
     print(told["weights"], told["geometry"])
 
 
-def judged(dev: Collection, run: Run, work: Path) -> torch.Tensor:
-    """The judge's log-odds of each query's documents, kept in `work`."""
+def rerank(dev: Collection, work: Path, out: Path) -> None:
+    """The judge on the first documents of the tuned encoder, for some of the queries that no setting was fixed on."""
+    kept = torch.load(work / "rankings.pt")
+    free = (~kept["tuning"]).nonzero()[:, 0]
+    chosen = free[torch.randperm(len(free), generator=torch.Generator().manual_seed(0))[:ASKED]].sort().values
+    part = dev.asking(dev.queries[i] for i in chosen.tolist())
+    top = Run(kept["places"]["tuned MiniLM"][chosen, :JUDGED], kept["cosines"][chosen, :JUDGED])
     path = work / "judged_dev.pt"
     if not path.is_file():
         model, prompter = load_judge(work / "judge", dtype="bfloat16")
         began = time.process_time()
-        scores = judge_pairs(model, prompter, dev, run.pairs)
-        torch.save({"pairs": run.pairs, "scores": scores, "processor_s": time.process_time() - began}, path)
-    return torch.load(path)["scores"].view(run.places.shape)
+        scores = judge_pairs(model, prompter, part, top.pairs)
+        torch.save({"scores": scores, "processor_s": time.process_time() - began}, path)
+    found = torch.load(path)
+    by_judge = top.rescored(found["scores"])
+    both = standard(found["scores"].view(top.places.shape)) + standard(top.scores)  # equal shares: nothing was fitted
+    places = {name: value[chosen] for name, value in kept["places"].items()}
+    places |= {"judge": by_judge.places, "judge and similarity": reranked(top.places, both)}
+    write_run(by_judge, part, work / "judge.run", name="judge")
+    write_run(top, part, work / "tuned.run", name="tuned")
+    told = report({name: quality(value, part) for name, value in places.items()}, seed=0, against=list(places)[:3])
+    ceiling = quality(reranked(top.places, grades_of(part, top.places)), part)[:, 0].mean()
+    about = {
+        "queries": len(part.queries),
+        "documents": JUDGED,
+        "processor_s": found["processor_s"],
+        "perfect": float(ceiling),
+    }
+    write_text(out / "onet_judge.json", dumps({"schema": 1, **about, "rankings": told}))
+    for name, value in told.items():
+        print(name, value["ndcg"], value.get("minus frozen MiniLM", {}).get("ndcg"))
+
+
+def grades_of(part: Collection, places: torch.Tensor) -> torch.Tensor:
+    relevant = part.relevant
+    return torch.tensor([[float(relevant[q].get(d, 0)) for d in row] for q, row in enumerate(places.tolist())])
 
 
 def standard(scores: torch.Tensor) -> torch.Tensor:
@@ -166,7 +189,7 @@ def label(train: Collection, work: Path, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("stage", choices=["judge", "encoder", "measure", "label"])
+    parser.add_argument("stage", choices=["judge", "encoder", "measure", "rerank", "label"])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("reports/search/results"))
@@ -182,6 +205,8 @@ def main() -> None:
         encoder(train, given.work)
     elif given.stage == "measure":
         measure(dev, given.work, given.out)
+    elif given.stage == "rerank":
+        rerank(dev, given.work, given.out)
     else:
         label(train, given.work, given.queries)
 
