@@ -6,7 +6,6 @@ its own as soon as they are there, speed and quality apart: speed wants a quiet 
 
 import contextlib
 import json
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +33,7 @@ from .scoring import Overrides, last_states, log_odds, score
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+RESET = Path("/proc/self/clear_refs")
 BATCH = 16  # pairs in a batch of the rungs that share nothing
 MOST_STATES = 400  # pairs whose last states are compared
 Way = Callable[["PreTrainedModel", Prompts, tuple[int, int], Overrides | None], Tensor]
@@ -135,8 +135,7 @@ def speed(rung: Rung, query: str, places: Sequence[int], *, repeats: int) -> dic
     model, prompter = rung.load()
     asked, overrides = rung.asked(prompter, [(query, place) for place in places])
     device = model.device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    _forget_peak(device)
 
     def run() -> tuple[float, float]:
         wall, processor = time.perf_counter(), time.process_time()
@@ -148,17 +147,30 @@ def speed(rung: Rung, query: str, places: Sequence[int], *, repeats: int) -> dic
     run()
     times = [run() for _ in range(repeats)]
     wall, processor = (statistics.median(values) for values in zip(*times, strict=True))
-    memory = (
-        torch.cuda.max_memory_allocated()
-        if device.type == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
     return {
         "items": len(places), "items_s": len(places) / wall, "items_processor_s": len(places) / processor,
-        "tokens_mean": sum(map(len, asked.ids)) / len(asked.ids), "peak_bytes": memory,
+        "tokens_mean": sum(map(len, asked.ids)) / len(asked.ids), "peak_bytes": _peak(device),
         "parameters": sum(p.numel() for p in model.parameters()),
         "threads": torch.get_num_threads(), "dtype": str(model.dtype).removeprefix("torch."), "device": device.type,
     }  # fmt: skip
+
+
+def _forget_peak(device: torch.device) -> None:
+    """Let the peak of memory count from here; on a CPU where Linux offers it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    elif RESET.exists():
+        RESET.write_text("5")
+
+
+def _peak(device: torch.device) -> int | None:
+    """Bytes of the device, or resident ones of this process; None where the peak cannot be reset."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    if not RESET.exists():
+        return None
+    status = RESET.with_name("status").read_text(encoding="utf-8")
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 @torch.inference_mode()

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,8 +18,12 @@ from gti_train.model.loading import best_dtype
 from ..collection import Collection
 from ..judge import load_judge
 from ..pairs import Pair
-from ..teacher import teacher_says
+from ..prompts import Prompter
+from ..teacher import Said, teacher_says
 from .training import Hybrid, ItemConfig, item_lessons, look_at, save_hybrid, train_hybrid
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 WATCHED = 20  # queries, of which NDCG with and without their own item tokens is taken on the way
 CANDIDATES = 20  # documents of each
@@ -47,7 +52,7 @@ def make_items(
     work = out.with_name(out.name + ".state")
     check_folder(work)
     model, prompter = load_judge(source, dtype=torch.float32)
-    said = teacher_says(model, prompter, collection, [pair for pair, _ in labels])
+    said = _said(model, prompter, collection, labels, config)
     hybrid = Hybrid.begin(model, prompter, config)
     lessons = item_lessons(hybrid, collection, labels, said, config)
     watched, candidates = _watched(collection, config.seed)
@@ -63,6 +68,20 @@ def make_items(
     shutil.copy(work / METRICS, out / METRICS)
     clear_folder(work)
     return values
+
+
+def _said(
+    model: "PreTrainedModel",
+    prompter: Prompter,
+    collection: Collection,
+    labels: Sequence[tuple[Pair, float]],
+    config: ItemConfig,
+) -> Said:
+    """What the text ranker says of the pairs, where anything is learned from that; it costs a pass over all their text."""
+    if config.labels < 1 or config.align > 0:
+        return teacher_says(model, prompter, collection, [pair for pair, _ in labels])
+    dim = model.config.get_text_config().hidden_size
+    return Said(torch.zeros(len(labels)), torch.zeros(1, dim).half().expand(len(labels), dim))
 
 
 def _watched(collection: Collection, seed: int) -> tuple[Collection, torch.Tensor]:
