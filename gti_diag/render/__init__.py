@@ -69,6 +69,20 @@ def climbed(
     return _saved([(module.NAME, module.draw, module.points(ladder))], out, formats=formats, style=style)
 
 
+def outcome(
+    found: Mapping[str, Any], out: Path | str, *, formats: Sequence[str] = ("png", "svg"), style: str = "paper"
+) -> list[Path]:
+    """Draw what the arms of a study came to, from the numbers that `recall_lines.points` names.
+
+    Raises:
+        ValueError: unknown style or format.
+        Missing: as `recall_lines.points`.
+        InputError: `out` cannot be written.
+    """
+    module = import_module(".recall_lines", __name__)
+    return _saved([(module.NAME, module.draw, module.points(found))], out, formats=formats, style=style)
+
+
 def _saved(
     plans: Iterable[tuple[str, Callable, list[Any]]], out: Path | str, *, formats: Sequence[str], style: str
 ) -> list[Path]:

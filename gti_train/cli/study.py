@@ -16,27 +16,77 @@ from .options import Out, Quiet
 from .progress import bar
 
 
-@app.command(epilog="Example: gti-train run STUDY.toml --out runs/office")
+@app.command(epilog="Example: gti-train run STUDY.toml --dry-run    then: gti-train run STUDY.toml --out runs/office")
 def run(
     study: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="What to compare: data, arms, seeds, budgets.")],
-    out: Out,
+    out: Out = Path("runs/study"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run, and about what it would take.")
+    ] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Try every stage with a few steps for a few users, in OUT/smoke.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Redo finished stages.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run a study: each arm and seed from catalogue to recommendations, judged and measured.
+    """Run a study: each arm and seed from catalogue to recommendations, judged and measured; then tables and figures.
 
-    What a former run finished with the same settings is skipped; a killed run goes on where it was.
+    What a former run finished with the same settings is skipped; a killed run goes on where it was. OUT/results holds
+    all that the tables and figures are made of.
     """
     from gti_train.study.config import read_study
-    from gti_train.study.plan import RESULTS, plan
-    from gti_train.study.stages import forget, run_stages
+    from gti_train.study.plan import plan
+    from gti_train.study.running import run_study, small
+    from gti_train.study.stages import forget
 
-    stages = plan(read_study(study))
+    read = read_study(study)
+    if smoke:
+        read, out = small(read), out / "smoke"
+    if dry_run:
+        _plan(read, out)
+        return
     if fresh:
         forget(out)
-    with stages_bar(stages, quiet) as progress:
-        run_stages(stages, out, progress=progress)
-    say(f"{len(stages)} stages are done: {out / RESULTS}")
+    with stages_bar(plan(read), quiet) as progress:
+        written = run_study(read, out, progress=progress)
+    for path in written:
+        say(path)
+
+
+@app.command(epilog="Example: gti-train summarise runs/office/results --out reports/office")
+def summarise(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="The folder `results` of a run, finished or not.")],
+    out: Out,
+) -> None:
+    """Write the tables and figures of a study from its results alone: no model is opened."""
+    from gti_train.study.summary import summarise as write
+
+    for path in write(results, out):
+        say(path)
+
+
+def _plan(study, out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from gti_train.study.running import estimate
+
+    found = estimate(study, out)
+    table = Table(title=f"{study.name}: {len(found.stages)} stages", title_justify="left")
+    for name in ("output", "", "processor seconds"):
+        table.add_column(name, justify="left" if name != "processor seconds" else "right")
+    for stage, finished, seconds in found.stages:
+        table.add_row(shown(stage.output), "finished" if finished else "", "" if finished else f"{seconds:,.0f}")
+    console = Console()
+    console.print(table)
+    basis = (
+        "by what finished stages took here"
+        if found.measured
+        else "as SmolLM2-135M takes on one thread with AVX512-BF16"
+    )
+    console.print(
+        f"left: about {found.seconds / 60:,.0f} minutes of one processor ({basis}), {found.memory / 1e9:.1f} GB of memory"
+    )
 
 
 @contextlib.contextmanager

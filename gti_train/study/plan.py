@@ -84,7 +84,7 @@ class Plan:
         usual = arm.grounding == self.study.grounding
         output = self.grounded.setdefault(repr(settings), f"seed-{self.number}/" + ("gti" if usual else f"gti-{name}"))
         self.add(
-            output, "grounded start", 2 * arm.grounding.steps, work.ground, needs=(mean, *self.places.values()),
+            output, "grounded start", 0.08 * arm.grounding.batch * arm.grounding.steps, work.ground, needs=(mean, *self.places.values()),
             settings=settings, of=mean, how=arm.grounding, seed=self.number, **self.places,
         )  # fmt: skip
         self.curve(output, f"{RESULTS}/{output}/ground.json", arm=None)
@@ -97,14 +97,14 @@ class Plan:
             return
         self.geometry(start, f"{RESULTS}/{start}/geometry.json", arm=None)
         tuned = self.add(
-            f"seed-{self.number}/tuned/{name}", f"{name}: fine-tuning", 5 * arm.fine_tuning.steps, work.tune,
+            f"seed-{self.number}/tuned/{name}", f"{name}: fine-tuning", 0.5 * arm.fine_tuning.batch * arm.fine_tuning.steps, work.tune,
             needs=(start, *self.places.values()), settings=arm.fine_tuning.model_dump() | {"seed": self.number},
             spent=not self.study.keep_models, of=start, how=arm.fine_tuning, seed=self.number, **self.places,
         )  # fmt: skip
         to = f"{RESULTS}/seed-{self.number}/arms/{name}"
         how = self.study.evaluation
         self.add(
-            f"{to}/eval.json", f"{name}: evaluation", 60, work.evaluate, needs=(tuned, *self.places.values()),
+            f"{to}/eval.json", f"{name}: evaluation", 0.4 * (how.users or self.study.data.users or 400), work.evaluate, needs=(tuned, *self.places.values()),
             settings=how.model_dump(), of=tuned, how=how, about=self.about(name, start), **self.places,
         )  # fmt: skip
         self.curve(tuned, f"{to}/sft.json", arm=name)

@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from gti_train.study.config import read_study
+from gti_train.study.plan import plan
+from gti_train.study.running import run_study
 from tests.conftest import tiny_config, vocabulary_like
 
 STUDY = """
@@ -54,3 +57,12 @@ def study_file(tmp_path_factory, tiny_model):
     file = tmp_path_factory.mktemp("study") / "study.toml"
     file.write_text(STUDY.format(model=tiny_model))
     return file
+
+
+@pytest.fixture(scope="session")
+def done(study_file, tmp_path_factory):
+    """The folder of a finished run, and its stages."""
+    out = tmp_path_factory.mktemp("study") / "run"
+    study = read_study(study_file)
+    run_study(study, out)
+    return out, plan(study)

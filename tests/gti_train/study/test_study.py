@@ -18,14 +18,6 @@ def outputs(study):
     return [stage.output for stage in plan(study)]
 
 
-@pytest.fixture(scope="module")
-def done(study_file, tmp_path_factory):
-    out = tmp_path_factory.mktemp("study") / "run"
-    stages = plan(read_study(study_file))
-    run_stages(stages, out)
-    return out, stages
-
-
 def result(out: Path, name: str):
     return json.loads((out / "results" / "seed-0" / name).read_text())
 

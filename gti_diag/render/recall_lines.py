@@ -1,0 +1,81 @@
+"""Recall against the length of the list for arms and baselines, and what fine-tuning did on the way, from plain numbers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from .style import MARKERS, Look, canvas, colour, printable
+from .view import Missing
+
+NAME = "outcome"
+TITLE = "What the starts lead to"
+CAPTION = (
+    "Recall by length of the list, with 95 % intervals over users; baselines without a network are grey. Beside it the loss of "
+    "fine-tuning by step, and the spread of the new rows as a share of the vocabulary's: a start that is one point stays near "
+    "0. Lines of the same colour are seeds."
+)
+DASHES = ("-", "--", ":", "-.")
+
+
+@dataclass(frozen=True)
+class Line:
+    """An arm or baseline: recall at each length, and the course of each seed of an arm."""
+
+    name: str
+    lengths: tuple[int, ...]
+    recall: tuple[tuple[float, float, float], ...]  # mean, lower and upper edge
+    losses: tuple[tuple[tuple[float, float], ...], ...]  # by seed: (step, loss)
+    spreads: tuple[tuple[tuple[float, float], ...], ...]
+    baseline: bool
+
+
+def points(found: Mapping[str, Any]) -> list[Line]:
+    """The lines of a summary: `{"k": […], "arms": {name: {"recall": [[mean, low, high]], "loss": […], "spread": […]}}, "baselines": …}`.
+
+    Raises:
+        Missing: no arm.
+    """
+    if not found["arms"]:
+        raise Missing("no arm has been judged yet")
+    return [
+        Line(
+            name, tuple(found["k"]), tuple(map(tuple, one["recall"])),
+            tuple(tuple(map(tuple, seed)) for seed in one.get("loss", ())),
+            tuple(tuple(map(tuple, seed)) for seed in one.get("spread", ())), kind == "baselines",
+        )
+        for kind in ("arms", "baselines")
+        for name, one in found[kind].items()
+    ]  # fmt: skip
+
+
+def draw(lines: Sequence[Line], look: Look) -> Figure:
+    """Recall on the left; loss and spread beside it where there are any."""
+    course = any(line.losses for line in lines)
+    figure, grid = canvas(look["page"], look["column"] * 0.8, ncols=3 if course else 1, squeeze=False)
+    for place, line in enumerate(lines):
+        grey = [one for one in lines if one.baseline].index(line) if line.baseline else None
+        hue = look["muted"] if grey is not None else colour(look, place)
+        style = {"color": hue, "ls": DASHES[(grey or 0) % len(DASHES)]}
+        mean, low, high = (tuple(entry[i] for entry in line.recall) for i in range(3))
+        mark = None if line.baseline else MARKERS[place % len(MARKERS)]
+        if not line.baseline:
+            grid[0, 0].fill_between(line.lengths, low, high, color=hue, alpha=0.15, lw=0)
+        grid[0, 0].plot(line.lengths, mean, marker=mark, ms=3, label=printable(line.name), **style)
+        if course:
+            for axes, seeds in ((grid[0, 1], line.losses), (grid[0, 2], line.spreads)):
+                for seed in seeds:
+                    axes.plot([step for step, _ in seed], [value for _, value in seed], color=hue, lw=0.9)
+    lengths = lines[0].lengths
+    grid[0, 0].set(title="Recall", xlabel="length of the list $K$", xscale="log", ylim=(0, None))
+    grid[0, 0].set_xticks(lengths, [str(length) for length in lengths])
+    grid[0, 0].minorticks_off()
+    if course:
+        grid[0, 1].set(title="Loss", xlabel="step of fine-tuning", yscale="log")
+        for axis in (grid[0, 1].yaxis.set_major_formatter, grid[0, 1].yaxis.set_minor_formatter):
+            axis("{x:g}")
+        grid[0, 2].set(title="Spread of new rows / vocabulary's", xlabel="step of fine-tuning", ylim=(0, None))
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)))
+    return figure
