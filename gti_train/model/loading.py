@@ -86,7 +86,7 @@ def load_language_model(
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **where)
-        with _quiet():
+        with without_bars():
             kind = stored_dtype(name_or_path) if dtype is None else parse_dtype(dtype)
             model = AutoModelForCausalLM.from_pretrained(name, dtype=kind, trust_remote_code=False, **loading)
     except InputError:
@@ -131,7 +131,7 @@ def _dense() -> dict[str, Any]:
 
 def save_language_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
     """Write an ordinary Hugging Face checkpoint into the directory `out` (see `atomic_directory`)."""
-    with _quiet():
+    with without_bars():
         model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     umask = os.umask(0)
@@ -141,7 +141,7 @@ def save_language_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenize
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
     """No progress bars from transformers: the caller has its own."""
     from transformers.utils import logging
 

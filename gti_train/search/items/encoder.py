@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gti_diag.errors import InputError
 from gti_train.model.continuations import right_padded
+from gti_train.model.loading import without_bars
 from gti_train.model.matrices import matrices
 
 from ..pruning.layers import decoder_layers, drop_layers
@@ -97,7 +98,8 @@ def save_encoder(encoder: ItemEncoder, folder: Path) -> None:
     """Write `folder` (which `encoder/` is within an item folder): a plain transformers body, and what is beside it."""
     from safetensors.torch import save_file
 
-    encoder.body.save_pretrained(folder)
+    with without_bars():
+        encoder.body.save_pretrained(folder)
     own = {name: value.contiguous() for name, value in encoder.state_dict().items() if not name.startswith("body.")}
     save_file(own, folder / WEIGHTS)
     content = {"schema": 1, "slots": len(encoder.slots), "length": encoder.length}
@@ -118,6 +120,8 @@ def load_encoder(folder: Path, dtype: torch.dtype | None = None) -> ItemEncoder:
 
     form = read_formed(EncoderForm, folder / CONFIG, "name what `gti-train search items` wrote")
     given: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
-    encoder = ItemEncoder(AutoModel.from_pretrained(folder, **given), form.slots, form.length)
+    with without_bars():
+        body = AutoModel.from_pretrained(folder, **given)
+    encoder = ItemEncoder(body, form.slots, form.length)
     encoder.load_state_dict(load_file(folder / WEIGHTS), strict=False)
     return encoder.eval().requires_grad_(False)
