@@ -22,6 +22,7 @@ from gti_train.loop.training import LoopConfig, StepRecord
 from gti_train.loop.watched import Watch, train_watched
 from gti_train.model.directories import atomic_directory, check_place
 from gti_train.model.loading import best_dtype, load_language_model, parse_dtype, save_language_model, stored_dtype
+from gti_train.model.sequences import most_tokens
 from gti_train.model.tree_passes import find_way
 
 from .collection import Collection
@@ -80,7 +81,8 @@ def train_judge(
     Weights are written in `dtype`, or else as `source` stores them. With `save_every`, a run that was killed goes on where it was.
 
     Raises:
-        InputError: as `load_language_model`, `Prompter`, `check_place`; no labels; a state of another run.
+        InputError: as `load_language_model`, `Prompter`, `check_place`; no labels; prompts longer than the model's window;
+            a state of another run.
     """
     device, out = join_processes(), Path(os.path.abspath(out))
     work = out.with_name(out.name + ".state")
@@ -89,6 +91,10 @@ def train_judge(
     if not labels:
         raise InputError("no pairs to learn from: judge some documents of the training queries")
     model, tokenizer = load_language_model(source, dtype=torch.float32)
+    if (window := most_tokens(model, wording.max_tokens)) < wording.max_tokens:
+        raise InputError(
+            f"prompts of up to {wording.max_tokens} tokens, and {source} reads {window}: lower --max-tokens"
+        )
     model = model.to(device)  # type: ignore[arg-type]
     prompter = Prompter(tokenizer, wording)
     examples = soft_examples(prompter, collection, labels, config)

@@ -29,7 +29,7 @@ def data(tmp_path):
 def test_from_a_collection_to_a_judged_ranking(tiny_lm, tmp_path, data):
     (tmp_path / "policy.txt").write_text("Is it good for the road?\n")
     run("judge", tiny_lm(), *data, "--out", tmp_path / "judge", "--policy", tmp_path / "policy.txt", "--yes", " warm",
-        "--no", " light", "--order", "document-first", "--epochs", 30, "--lr", 3e-3, "--batch-size", 4, "--quiet")  # fmt: skip
+        "--no", " light", "--order", "document-first", "--max-tokens", 256, "--epochs", 30, "--lr", 3e-3, "--batch-size", 4, "--quiet")  # fmt: skip
     asked = json.loads((tmp_path / "judge" / "judge.json").read_text())
     assert asked["policy"] == "Is it good for the road?" and asked["order"] == "document-first"
     run("retrieve", *data, "--encoder", "bm25", "--k", 4, "--out", tmp_path / "bm25.run", "--quiet")

@@ -12,7 +12,7 @@ from gti_train.search.prompts import DOCUMENT_FIRST, QUERY_FIRST, Wording
 
 from .search_cases import shop
 
-WORDING = Wording("Is it good?", " warm", " light", "\nFit:")
+WORDING = Wording("Is it good?", " warm", " light", "\nFit:", max_tokens=256)
 
 
 def everything(collection):
@@ -61,6 +61,10 @@ def test_what_cannot_be_judged_is_refused(tiny_lm, tmp_path):
         load_judge(tiny_lm())
     with pytest.raises(InputError, match="no pairs to learn from"):
         train_judge(tiny_lm(), tmp_path / "j", wording=WORDING, collection=shop(), labels=[], config=JudgeConfig())
+    given = {"collection": shop(), "labels": everything(shop()), "config": JudgeConfig()}
+    with pytest.raises(InputError, match=r"prompts of up to 257 tokens, and .* reads 256: lower --max-tokens"):
+        train_judge(tiny_lm(), tmp_path / "j", wording=replace(WORDING, max_tokens=257), **given)
+    assert not (tmp_path / "j").exists()
 
 
 def test_a_query_is_shown_with_its_best_document_and_what_retrieval_takes_for_it():
