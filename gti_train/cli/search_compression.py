@@ -119,9 +119,10 @@ def rank(
     """
     import torch
 
+    from gti_train.search.engagement import Engagement
     from gti_train.search.judge import JudgeConfig
     from gti_train.search.retriever import mined
-    from gti_train.search.students import LEARNED, Engagement, train_ranker
+    from gti_train.search.students import LEARNED, train_ranker
 
     part = learned_part(data, split, test)
     candidates = torch.tensor(mined(encoder, part))[:, :LEARNED]

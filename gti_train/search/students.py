@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,8 @@ from gti_train.loop.training import StepRecord
 from gti_train.model.directories import check_place
 from gti_train.model.loading import best_dtype
 
-from .clicks import ACTIONS, ClickModel, engagement_teacher, propensities, simulate, standardised
 from .collection import Collection
+from .engagement import Engagement, calibrated, engagement_targets, popularity_of
 from .judge import JudgeConfig, load_judge, save_judge, taught
 from .pairs import Pair, families
 from .prompts import DOCUMENT_FIRST, Prompter
@@ -95,45 +95,6 @@ def prune_judge(
     return record
 
 
-@dataclass(frozen=True)
-class Engagement:
-    """How engagement is simulated, and what its actions weigh beside relevance: the rare one counts five times."""
-
-    clicks: ClickModel = field(default_factory=ClickModel)
-    sessions: int = 20
-    weights: tuple[float, float] = (0.3, 1.5)
-    seed: int = 0
-
-
-def engagement_targets(
-    collection: Collection, places: Tensor, odds: Float[Tensor, "queries n"], popularity: Tensor, wanted: Engagement
-) -> Float[Tensor, "queries n actions"]:
-    """What the engagement teacher thinks of the candidates `places`, after simulated sessions over them.
-
-    It knows the judge's log-odds `odds` and the popularity of documents, never the grades that the clicks were drawn from.
-    """
-    grades = torch.zeros(len(collection.queries), len(collection.documents), dtype=torch.long)
-    for query, judged in enumerate(collection.relevant):
-        for place, grade in judged.items():
-            grades[query, place] = grade
-    told = {"sessions": wanted.sessions, "seed": wanted.seed}
-    random = simulate(places, grades, popularity, wanted.clicks, shuffle=True, **told)  # type: ignore[arg-type]
-    log = simulate(places, grades, popularity, wanted.clicks, **told)  # type: ignore[arg-type]
-    own = torch.zeros(grades.shape).scatter(1, places, odds)
-    features = standardised([own, popularity.expand(grades.shape)])
-    teacher = engagement_teacher(log, features, propensities(random))
-    chosen = features.gather(1, places[..., None].expand(-1, -1, 2))
-    return teacher(chosen.flatten(0, 1)).view(*places.shape, len(ACTIONS))
-
-
-def popularity_of(collection: Collection) -> Float[Tensor, " documents"]:
-    """A known popularity: log(1 + the number of queries that a document is a good answer to, grade 3 or more)."""
-    counts = torch.zeros(len(collection.documents))
-    for judged in collection.relevant:
-        counts[[place for place, grade in judged.items() if grade >= 3]] += 1
-    return counts.log1p()
-
-
 def train_ranker(
     source: str | os.PathLike[str],
     out: Path,
@@ -149,6 +110,7 @@ def train_ranker(
 ) -> None:
     """A ranker that starts as the judge in `source` and learns from it and from an engagement teacher (simulated).
 
+    The calibration of its relevance, for clicks, is fitted to a second simulation (see `engagement.calibrated`).
     `candidates` (queries × n) are the pairs to learn from. `order`: which text its prompts begin with, if not the judge's.
 
     Raises:
@@ -170,7 +132,9 @@ def train_ranker(
         model, prompter, examples, out, answers=torch.tensor(list(answers.values())), config=config,
         save_every=save_every, progress=progress,
     )  # fmt: skip
+    scores = teacher_says(model, prompter, collection, pairs).log_odds.view(candidates.shape)
     told = {"schema": 1, "simulated": True, **asdict(engagement), "answers": answers}
+    told |= calibrated(collection, candidates, scores, known, engagement)
     write_text(out.with_name(out.name + "." + ENGAGEMENT), json.dumps(told) + "\n")
 
 

@@ -144,7 +144,8 @@ def _pruned(config: SearchDemo, out: Path, tell: Tell) -> None:
 
 
 def _ranker(config: SearchDemo, out: Path, tell: Tell) -> None:
-    from gti_train.search.students import Engagement, train_ranker
+    from gti_train.search.engagement import Engagement
+    from gti_train.search.students import train_ranker
 
     part, _ = _learned(config, out)
     places = _found(part)

@@ -8,13 +8,11 @@ import torch
 
 from gti_diag.errors import InputError
 from gti_train.model.loading import load_language_model
+from gti_train.search.engagement import Engagement, calibrated, engagement_targets, popularity_of
 from gti_train.search.judge import JudgeConfig, load_judge, save_judge
 from gti_train.search.prompts import DOCUMENT_FIRST, QUERY_FIRST, Prompter, Wording
 from gti_train.search.students import (
-    Engagement,
     Pruning,
-    engagement_targets,
-    popularity_of,
     prune_judge,
     summaries_of,
     task_answers,
@@ -82,6 +80,16 @@ def test_the_engagement_teacher_prefers_what_is_relevant_and_popular_and_sees_no
     assert row.tolist() == sorted(row.tolist())  # equal in relevance: by popularity
 
 
+def test_calibration_keeps_ndcg_and_plateaus_alone_lose_it():
+    collection, places = shop(), torch.arange(8).expand(12, 8)
+    grades = torch.tensor([[judged.get(d, 0) for d in range(8)] for judged in collection.relevant]).float()
+    scores = grades + torch.linspace(0, 0.1, 8)
+    found = calibrated(collection, places, scores, torch.linspace(0, 1, 8), Engagement(sessions=3))
+    assert found["ndcg"]["before"] == found["ndcg"]["after"] == pytest.approx(1)
+    worst = calibrated(collection, places, -scores, torch.linspace(0, 1, 8), Engagement(sessions=3))["ndcg"]
+    assert worst["after"] == worst["before"] != worst["by_probability"]  # all on one plateau: as they came
+
+
 def test_popularity_counts_good_answers():
     assert popularity_of(shop())[0] == pytest.approx(torch.tensor(4.0).log()) and popularity_of(shop())[1] == 0
 
@@ -97,6 +105,7 @@ def test_a_ranker_learns_from_both_teachers_and_says_that_engagement_is_simulate
     assert sum(losses[-3:]) < 0.5 * sum(losses[:3])
     told = json.loads((tmp_path / "ranker.engagement.json").read_text())
     assert told["simulated"] is True and set(told["answers"]) == {"relevance", "click", "apply"}
+    assert told["ndcg"]["after"] == told["ndcg"]["before"] and "1" in told["calibration"]["knots"]
     assert load_judge(tmp_path / "ranker")[1].wording.order == QUERY_FIRST
 
 
