@@ -35,7 +35,7 @@ def run(
     all that the tables and figures are made of.
     """
     from gti_train.study.config import read_study
-    from gti_train.study.plan import plan
+    from gti_train.study.plan import RESULTS, plan
     from gti_train.study.running import run_study, small
     from gti_train.study.stages import forget
 
@@ -51,6 +51,8 @@ def run(
         written = run_study(read, out, progress=progress)
     for path in written:
         say(path)
+    if not quiet and any(arm.fine_tuning for arm in read.arms.values()):
+        show_outcome(out / RESULTS)
 
 
 @app.command(epilog="Example: gti-train summarise runs/office/results --out reports/office")
@@ -63,6 +65,25 @@ def summarise(
 
     for path in write(results, out):
         say(path)
+
+
+def show_outcome(results: Path) -> None:
+    """Every arm and baseline, on the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from gti_train.study.results import read_results, table
+    from gti_train.study.tables import columns, title
+
+    found = read_results(results)
+    rows, metrics = table(found), columns(found)
+    shape = Table(title=f"{rows[0].users} users, whole catalogue ranked; 95 % intervals", title_justify="left")
+    for name in ("", *map(title, metrics)):
+        shape.add_column(name, justify="right" if name else "left")
+    for row in rows:
+        cells = ((row.values[name], *row.intervals[name]) for name in metrics)
+        shape.add_row(shown(row.name), *(f"{value:.3f} [dim]{low:.3f}–{high:.3f}[/dim]" for value, low, high in cells))
+    Console().print(shape)
 
 
 def _plan(study, out: Path) -> None:

@@ -29,7 +29,7 @@ def summarise(results: Path, out: Path, *, formats: Sequence[str] = ("png", "svg
         ("Geometry, before fine-tuning → after it", tables.geometry(found)),
         *([("Does the geometry say how well a run recommends?", tables.relation(related, read))] if related else []),
     ]
-    text = "\n".join(f"### {title}\n\n{body}" for title, body in parts)
+    text = "\n".join(f"### {head}\n\n{body}" for head, body in parts)
     written = [write_text(out / TABLES, text), write_text(out / "outcome.tex", tables.outcome_latex(found, rows))]
     return [*written, *figures(found, rows, out / "figures", formats=formats)]
 
@@ -46,7 +46,9 @@ def figures(results: Results, rows: Sequence[Row], out: Path, *, formats: Sequen
         with contextlib.suppress(Missing):  # a baseline that found nothing at any length has no gain over it
             written += render.gain_curves(arms, out, baseline=results.study["baseline"], formats=formats)
     first = results.study["seeds"][0]
-    shown = {"starts": results.starts, "tuned": {arm: results.tuned.get(arm, {}) for arm in results.judged}}
+    named = [judged["start"] for seeds in results.judged.values() for judged in seeds.values()]
+    starts = {name: results.starts[name] for name in dict.fromkeys(named) if name in results.starts}
+    shown = {"starts": starts, "tuned": {arm: results.tuned.get(arm, {}) for arm in results.judged}}
     for folder, place in shown.items():
         analyses = [seeds[first] for seeds in place.values() if first in seeds]
         written += render.figures(analyses, out / folder, formats=formats) if analyses else []

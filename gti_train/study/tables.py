@@ -18,7 +18,7 @@ def outcome(results: Results, rows: Sequence[Row]) -> str:
     """Markdown: every arm and baseline with intervals, and recall's difference from the baseline arm."""
     shown, read = columns(results), compared_by(results)
     base = results.study["baseline"]
-    head = ["", "seeds", "users", *(_title(name) for name in shown), f"{_title(read)} − {base}'s", "p (Holm)"]
+    head = ["", "seeds", "users", *(title(name) for name in shown), f"{title(read)} − {base}'s", "p (Holm)"]
     lines = [_line(head), _line(["---"] * 3 + ["---:"] * (len(head) - 3))]
     for row in rows:
         cells = [
@@ -40,7 +40,7 @@ def outcome_latex(results: Results, rows: Sequence[Row]) -> str:
     lines = [
         r"\begin{tabular}{l" + "r" * len(shown) + "}",
         r"\toprule",
-        " & ".join(["", *(_title(name) for name in shown)]) + r" \\",
+        " & ".join(["", *(title(name) for name in shown)]) + r" \\",
         r"\midrule",
     ]
     for place, row in enumerate(rows):
@@ -73,7 +73,7 @@ def relation(found: Sequence[Relation], metric: str) -> str:
     """Markdown: each measure's rank correlation with a metric, at the start and after fine-tuning."""
     by = {(one.measure, one.when): one for one in found}
     lines = [
-        _line([f"Spearman's ρ with {_title(metric)}", "form", "start", "after fine-tuning"]),
+        _line([f"Spearman's ρ with {title(metric)}", "form", "start", "after fine-tuning"]),
         _line(["---"] * 2 + ["---:"] * 2),
     ]
     for name in dict.fromkeys(one.measure for one in found):
@@ -100,7 +100,7 @@ def compared_by(results: Results) -> str:
     return f"recall@{min(results.study['evaluation']['ks'], key=lambda k: (abs(k - 10), k))}"
 
 
-def _title(metric: str) -> str:
+def title(metric: str) -> str:
     name, _, k = metric.partition("@")
     return ("NDCG" if name == "ndcg" else name.capitalize()) + f"@{k}"
 
