@@ -59,11 +59,14 @@ def run(
 def summarise(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="The folder `results` of a run, finished or not.")],
     out: Out,
+    baseline: Annotated[
+        str | None, typer.Option(help="The arm that the others are compared with.", show_default="the study's")
+    ] = None,
 ) -> None:
     """Write the tables and figures of a study from its results alone: no model is opened."""
     from gti_train.study.summary import summarise as write
 
-    for path in write(results, out):
+    for path in write(results, out, baseline=baseline):
         say(path)
 
 

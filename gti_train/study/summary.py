@@ -2,9 +2,11 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gti_diag.errors import InputError
 from gti_diag.files import write_text
 
 from . import tables
@@ -14,13 +16,21 @@ from .results import Results, Row, read_results, table
 TABLES = "tables.md"
 
 
-def summarise(results: Path, out: Path, *, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
+def summarise(
+    results: Path, out: Path, *, baseline: str | None = None, formats: Sequence[str] = ("png", "svg")
+) -> list[Path]:
     """Write the tables and figures that the results in `results` allow into `out`; returns what was written.
 
+    baseline: the arm that the others are compared with [default: the study's].
+
     Raises:
-        InputError: as `read_results`; `out` cannot be written.
+        InputError: as `read_results`; no such arm was judged; `out` cannot be written.
     """
     found = read_results(results)
+    if baseline is not None:
+        if baseline not in found.judged:
+            raise InputError(f"no arm {baseline!r} was judged: compare with one of {', '.join(found.judged)}")
+        found = replace(found, study={**found.study, "baseline": baseline})
     rows = table(found)
     read = tables.compared_by(found)
     related = relations(found, read)

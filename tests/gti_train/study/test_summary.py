@@ -98,6 +98,10 @@ def test_everything_is_drawn_from_the_results_alone(done, tmp_path):
     found = read_results(out / "results")
     shown = plain(found, table(found))
     assert len(shown["arms"]["gti"]["loss"]) == 1 and "repeat" not in shown["baselines"]
+    summarise(tmp_path / "results", tmp_path / "other", baseline="gti", formats=())
+    assert "Recall@10 − gti's" in (tmp_path / "other" / "tables.md").read_text()
+    with pytest.raises(InputError, match="no arm 'popularity' was judged"):
+        summarise(tmp_path / "results", tmp_path / "other", baseline="popularity")
     with pytest.raises(InputError, match="no results of a study"):
         summarise(tmp_path, tmp_path / "none")
 
