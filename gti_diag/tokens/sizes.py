@@ -36,7 +36,7 @@ def alarms(
 ) -> list[Alarm]:
     """All that hold; rows are read (with `scan`) only of new tokens where the base had padding."""
     found = [_without_row(checkpoint), _short_head(checkpoint, new, text)]
-    if base is not None:
+    if base is not None and len(new) < checkpoint.matrices["input"].shape[0]:  # vectors alone have lost no rows
         found += [_shrunk(checkpoint, base), _padding(checkpoint, base, new) if scan else None]
     return [alarm for alarm in found if alarm is not None]
 

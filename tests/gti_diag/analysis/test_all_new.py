@@ -47,6 +47,7 @@ def test_text_comes_from_the_base(tiny_lm, tmp_path):
     )
     assert matrix["neighbours"][0]["nearest"]
     assert matrix["drift"] is None
+    assert analysis["tokens"]["alarms"] == []
     assert f"compared with the {own['count']:,} text rows of the base" in analysis["tokens"]["notes"][0]
 
 
