@@ -18,7 +18,8 @@ test: $(VENV)/.dev
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto -rs $(PYTEST_FLAGS)
 
 # Both ends of the supported versions, each in an environment of its own. What the newest libraries break is named in
-# .ci/known-failures-newest, one test a line, and nothing else may fail.
+# .ci/known-failures-newest, one test a line, and nothing else may fail. Without constraints pip takes torch's newest build for
+# CUDA, gigabytes of it: on a machine without a GPU add PIP_FLAGS as above.
 test-oldest:
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
 
