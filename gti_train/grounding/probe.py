@@ -30,8 +30,8 @@ REPEATS = (
 )
 DESCRIBED = 'What is called so? {text}\nAnswer: "'
 CONTEXTS = ('"', "This is ")  # after which a token's own next-token distribution is looked at
-# Nats of Jensen-Shannon divergence up to which two distributions count as one: a word moved by 5 % of the spread of all rows stays below
-# 0.006 (95 % of words), another word is beyond 0.045 (95 %); reports/verdicts/probe.md.
+# Nats of Jensen-Shannon divergence up to which two distributions count as one: 99 % of words moved by 5 % of
+# the spread of all rows stay below it, 99 % of other words, the nearest ones, are beyond; reports/verdicts/probe.md.
 SAME = 0.02
 QUESTIONS = ("repeat", "own", "siblings", "described", "answered")
 ITEMS = 3  # of those that carry a token, about which its grounding prompt is asked

