@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gti_diag.errors import InputError
 from gti_train.model.continuations import right_padded
-from gti_train.model.loading import without_bars
+from gti_train.model.loading import best_dtype, without_bars
 from gti_train.model.matrices import matrices
 
 from ..pruning.layers import decoder_layers, drop_layers
@@ -87,11 +87,14 @@ def encoder_of(ranker: "PreTrainedModel", *, slots: int, layers: int) -> ItemEnc
 
 @torch.inference_mode()
 def encode(encoder: ItemEncoder, documents: Sequence[Sequence[int]]) -> Float[Tensor, "documents slots dim"]:
-    """The vectors of all documents in float16, as they are cached; batches of similar length."""
+    """The vectors of all documents in float16, as they are cached; batches of similar length, products in the fast type."""
     order = sorted(range(len(documents)), key=lambda i: len(documents[i]))
     parts = [order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE)]
-    made = torch.cat([encoder([documents[i] for i in part]).half().cpu() for part in parts])
-    return made[torch.tensor(order).argsort()]
+    device = encoder.body.device
+    fast = best_dtype(device) == torch.bfloat16
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
+        made = [encoder([documents[i] for i in part]).half().cpu() for part in parts]
+    return torch.cat(made)[torch.tensor(order).argsort()]
 
 
 def save_encoder(encoder: ItemEncoder, folder: Path) -> None:

@@ -85,14 +85,22 @@ def _said(
 
 
 def _watched(collection: Collection, seed: int) -> tuple[Collection, torch.Tensor]:
-    """Some queries, each with its judged documents, best first, and others drawn at random, in random order."""
+    """Some queries with their best documents, which are all the documents there are; each ranks its own and some of the others'.
+
+    Few documents, because all are encoded anew at every look.
+    """
     chosen = [i * len(collection.queries) // WATCHED for i in range(min(WATCHED, len(collection.queries)))]
     part = collection.asking(collection.queries[i] for i in dict.fromkeys(chosen))
+    best = [sorted(judged, key=lambda place: -judged[place])[: CANDIDATES // 4] for judged in part.relevant]
+    kept = sorted({place for row in best for place in row})
+    names = {collection.documents[place].id for place in kept}
+    judged = {q: {d: g for d, g in row.items() if d in names} for q, row in part.judgements.items()}
+    small = Collection(tuple(collection.documents[place] for place in kept), part.queries, judged)
     generator = torch.Generator().manual_seed(seed)
-    count, rows = min(CANDIDATES, len(collection.documents)), []
-    for judged in part.relevant:
-        best = sorted(judged, key=lambda place: -judged[place])[: count // 2]
-        others = [p for p in torch.randperm(len(collection.documents), generator=generator).tolist() if p not in best]
-        row = torch.tensor([*best, *others][:count])
-        rows.append(row[torch.randperm(count, generator=generator)])
-    return part, torch.stack(rows)
+    count, rows = min(CANDIDATES, len(kept)), []
+    for row in best:
+        own = [kept.index(place) for place in row]
+        others = [p for p in torch.randperm(len(kept), generator=generator).tolist() if p not in own]
+        candidates = torch.tensor([*own, *others][:count])
+        rows.append(candidates[torch.randperm(count, generator=generator)])
+    return small, torch.stack(rows)

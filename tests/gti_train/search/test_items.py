@@ -65,10 +65,11 @@ def test_an_item_begins_where_its_words_are_at_the_length_of_a_usual_row(hybrid)
 
 def test_a_document_has_the_same_vectors_alone_and_in_company(hybrid):
     encoder = trained(hybrid.encoder)
-    together = encode(encoder, DOCUMENTS)
     alone = torch.cat([encoder([ids]) for ids in DOCUMENTS])
-    torch.testing.assert_close(together.float(), alone.half().float(), atol=2e-3, rtol=0)
-    assert together.dtype == torch.float16
+    torch.testing.assert_close(encoder(DOCUMENTS), alone, atol=1e-5, rtol=0)
+    cached = encode(encoder, DOCUMENTS)
+    torch.testing.assert_close(cached.float(), alone, atol=0.02, rtol=0)  # products may be in bfloat16
+    assert cached.dtype == torch.float16
     with pytest.raises(InputError, match="9 layers"):
         encoder_of(hybrid.ranker, slots=1, layers=9)
 
