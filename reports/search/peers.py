@@ -44,13 +44,13 @@ def cost(run) -> tuple[float, torch.Tensor]:
     return time.process_time() - began, torch.as_tensor(found).float()
 
 
-def measured(model: Path, data: Path, dtype: str, rounds: int) -> dict:
+def measured(model: Path, data: Path, dtype: str, *, count: int, rounds: int) -> dict:
     language_model, tokenizer = load_language_model(model, dtype=dtype)
     prompter = Prompter(tokenizer, WORDING)
     part = read_collection(data, "dev")
     query = part.queries[0].text
     room = prompter.wording.document_tokens
-    documents = [tokenizer.decode(prompter.tokens(f" {d.text}")[:room]).strip() for d in part.documents[:64]]
+    documents = [tokenizer.decode(prompter.tokens(f" {d.text}")[:room]).strip() for d in part.documents[:count]]
     asked = prompter.prompts([(query, document) for document in documents])
     other = peer(model, prompter, language_model.dtype)
 
@@ -88,10 +88,12 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--documents", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2)
     given = parser.parse_args()
-    found = {dtype: measured(given.model, given.data, dtype, given.rounds) for dtype in ("float32", "bfloat16")}
-    write_text(given.json, dumps({"schema": 1, "threads": torch.get_num_threads(), **found}))
+    told = {"count": given.documents, "rounds": given.rounds}
+    found = {dtype: measured(given.model, given.data, dtype, **told) for dtype in ("float32", "bfloat16")}
+    write_text(given.json, dumps({"schema": 1, "threads": torch.get_num_threads(), **told, **found}))
     print(json.dumps(found, indent=1))
 
 
