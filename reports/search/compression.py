@@ -1,6 +1,6 @@
-"""The O*NET ladder: item tokens, a pruned judge, and the quality of each rung. `--work` keeps what is done.
+"""Item tokens of the O*NET study, from its judge (see onet.py). `--work` keeps what is done.
 
-python reports/search/compression.py --data ONET --work WORK --judge JUDGE --candidates frozen_train.pt items|prune|items-pruned
+python reports/search/compression.py --data ONET --work WORK --judge JUDGE --candidates WORK/frozen_train.pt --steps 30
 """
 
 import argparse
@@ -19,7 +19,6 @@ from gti_train.search.reading import read_collection
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("stage", choices=["items", "items-pruned"])
     for name in ("data", "work", "judge", "candidates"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=60)
@@ -50,7 +49,7 @@ def main() -> None:
         print(json.dumps({**told, "processor_s": round(time.process_time() - began, 1)}), flush=True)
 
     values = make_items(
-        given.judge, given.work / given.stage, train, labels, every=dev, config=config, save_every=10, progress=tell
+        given.judge, given.work / "items", train, labels, every=dev, config=config, save_every=10, progress=tell
     )
     print(json.dumps(values), flush=True)
 
