@@ -15,6 +15,6 @@ app = typer.Typer(
 
     See it work: [cyan]gti-train demo[/cyan] (about five minutes, nothing to prepare). With data of your own:
     [cyan]sids[/cyan] → [cyan]extend[/cyan] → [cyan]ground[/cyan] → [cyan]sft[/cyan] → [cyan]eval[/cyan]; gti-diag measures
-    the embeddings after each.""",
+    the embeddings after each. [cyan]run[/cyan] does it all for several starts and seeds, and compares them.""",
     epilog="Exit codes: 0 done, 2 bad usage or input, 130 interrupted. --debug (or GTI_DEBUG=1) shows the traceback of an error.",
 )

@@ -60,7 +60,8 @@ def read_results(folder: Path) -> Results:
     found = Results(study, {}, {}, {}, {}, {})
     for seed in study["seeds"]:
         place = folder / f"seed-{seed}"
-        if simple := _read(place / "baselines.json"):
+        judged = any((place / "arms" / arm / "eval.json").is_file() for arm in study["arms"])
+        if judged and (simple := _read(place / "baselines.json")):  # else its users are those of no arm
             for name, values in simple["baselines"].items():
                 found.simple.setdefault(name, {}).update(_by_user(seed, simple["user_ids"], values))
         for arm in study["arms"]:
