@@ -24,9 +24,10 @@ from gti_train.search.reading import read_collection
 from gti_train.search.scoring import score
 
 WORDING = Wording("Does the occupation fit the job title?", document_tokens=192, max_tokens=256)
+# a line feed after a tag would be eaten
 TEMPLATE = (
     "{{% for m in messages if m.role == 'query' %}}{policy}\nQuery: {{{{ m.content }}}}{{% endfor %}}"
-    "{{% for m in messages if m.role == 'document' %}}\nDocument: {{{{ m.content }}}}\nMatch:{{% endfor %}}"
+    "{{% for m in messages if m.role == 'document' %}}{{{{ '\\n' }}}}Document: {{{{ m.content }}}}\nMatch:{{% endfor %}}"
 )
 
 
