@@ -74,7 +74,10 @@ def median_dispersion(rows: Float[Tensor, "tokens dim"]) -> float:
     _need_rows(rows, 1, "median dispersion")
     middle = torch.cat([_median(part.T) for part in rows.split(64, dim=1)])
     _need_finite(middle, "median dispersion")
-    return float(_median(norms(wide_tiles(rows, centre=middle))[None]))
+    lengths = norms(wide_tiles(rows, centre=middle))
+    if lengths.isnan().any():  # a partition sorts them to the end
+        raise ValueError(f"row {int(lengths.isnan().nonzero()[0])} is not finite: median dispersion is undefined")
+    return float(_median(lengths[None]))
 
 
 def precision_floor(rows: Float[Tensor, "tokens dim"], dtype: torch.dtype) -> float:
