@@ -187,17 +187,27 @@ def ladder(
 ) -> None:  # fmt: skip
     """Climb from full text, one pair at a time, to item tokens: speed, NDCG and geometry of every rung, one table and figure.
 
-    Every rung's numbers are kept as soon as they are there; the same command goes on. Speeds want a quiet machine.
+    Every rung's numbers are kept as soon as they are there; the same command goes on, with more folders too. Speeds want a
+    quiet machine.
     """
     from gti_train.loop.processes import join_processes
-    from gti_train.search.ladder import chosen_queries, climb, document, write_ladder
+    from gti_train.search.ladder import chosen_queries, climb, document, go_on, write_ladder
     from gti_train.search.reading import read_collection
     from gti_train.search.rungs import TEACHER, Folders, rungs
     from gti_train.search.runs import read_run
+    from gti_train.study.stages import fingerprint
 
     part = read_collection(data, split)
     part, places = chosen_queries(part, read_run(run, part).places, queries=queries, top=top)
     given = Folders(judge, climbed.pruned, climbed.summaries, climbed.items, climbed.items_pruned)
+    files = {
+        "JUDGE": judge,
+        "RUN": run,
+        "--data": data,
+        **{f"--{k.replace('_', '-')}": v for k, v in vars(climbed).items()},
+    }
+    asked = {name: fingerprint(path) for name, path in files.items() if path is not None}
+    go_on(out, {**asked, "--split": split, "--documents": documents, "--top": top, "--queries": queries})
     found = rungs(part, given, device=join_processes())
     wanted = [name.strip() for name in parts.split(",")]
     with share_bar(quiet) as progress:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WORDING = "judge.json"  # beside config.json: how this checkpoint is asked
+Progress = Callable[[StepRecord, int], None]
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def train_judge(
     dtype: str | torch.dtype | None = None,
     compute: str = "auto",
     save_every: int = 0,
-    progress: Callable[[StepRecord, int], None] = lambda record, steps: None,
+    progress: Progress = lambda record, steps: None,
 ) -> None:
     """Teach the checkpoint `source` the probabilities in `labels`, all its weights, and write it with its wording to `out`.
 
@@ -85,9 +86,7 @@ def train_judge(
             a state of another run.
     """
     device, out = join_processes(), Path(os.path.abspath(out))
-    work = out.with_name(out.name + ".state")
     check_place(out)
-    check_folder(work)
     if not labels:
         raise InputError("no pairs to learn from: judge some documents of the training queries")
     model, tokenizer = load_language_model(source, dtype=torch.float32)
@@ -97,17 +96,46 @@ def train_judge(
         )
     model = model.to(device)  # type: ignore[arg-type]
     prompter = Prompter(tokenizer, wording)
-    examples = soft_examples(prompter, collection, labels, config)
+    targets = torch.tensor([[label] for _, label in labels], dtype=torch.float64)
+    pairs = [pair for pair, _ in labels]
+    examples = soft_examples(prompter, collection, pairs, targets, torch.ones_like(targets), config=config)
+    teach(
+        model, prompter, examples, out, answers=torch.tensor([prompter.rows]), config=config,
+        dtype=stored_dtype(source) if dtype is None else parse_dtype(dtype),
+        compute=best_dtype(device) if compute == "auto" else parse_dtype(compute), save_every=save_every, progress=progress,
+    )  # fmt: skip
+
+
+def teach(
+    model: "PreTrainedModel",
+    prompter: Prompter,
+    examples: Sequence[Sequence[SoftExample]],
+    out: Path,
+    *,
+    answers: Int[Tensor, "tasks two"],
+    config: JudgeConfig,
+    dtype: torch.dtype = torch.bfloat16,
+    compute: torch.dtype | None = None,
+    save_every: int = 0,
+    progress: Progress = lambda record, steps: None,
+) -> None:
+    """Train a float32 model by `taught` (products in `compute`, or what is fast here) and write it to `out` as `dtype`.
+
+    States lie beside `out` while it trains, its metrics in it afterwards.
+
+    Raises:
+        InputError: as `taught`, `check_folder`, `save_judge`.
+    """
+    work = out.with_name(out.name + ".state")
+    check_folder(work)
     loop = config.loop(len(examples))
     records = taught(
-        model, examples, loop, answers=torch.tensor([prompter.rows]), micro_tokens=config.micro_tokens,
-        compute=best_dtype(device) if compute == "auto" else parse_dtype(compute),
+        model, examples, loop, answers=answers, micro_tokens=config.micro_tokens, compute=compute or best_dtype(model.device),
         saving=Saving(work, every=save_every, keep=1) if save_every else None,
     )  # fmt: skip
-    trackers = Trackers((), folder=work, config={})
-    Diary(work, trackers, lambda record: progress(record, loop.steps), step=newest_step(work)).follow(records)
-    kept = stored_dtype(source) if dtype is None else parse_dtype(dtype)
-    save_judge(model, prompter, out, dtype=kept, metrics=work / METRICS)
+    diary = Diary(work, Trackers((), folder=work, config={}), lambda r: progress(r, loop.steps), step=newest_step(work))
+    diary.follow(records)
+    save_judge(model, prompter, out, dtype=dtype, metrics=work / METRICS)
     clear_folder(work)
 
 
@@ -162,12 +190,18 @@ def save_judge(
 
 
 def soft_examples(
-    prompter: Prompter, collection: Collection, labels: Sequence[tuple[Pair, float]], config: JudgeConfig
+    prompter: Prompter,
+    collection: Collection,
+    pairs: Sequence[Pair],
+    targets: Float[Tensor, "pairs tasks"],
+    weights: Float[Tensor, "pairs tasks"],
+    *,
+    config: JudgeConfig,
 ) -> list[list[SoftExample]]:
-    """Families of prompts, each with the probability that the answer is yes."""
-    pairs = [pair for pair, _ in labels]
+    """Families of prompts with the probabilities that each teacher gives; a weight of 0 masks what none said."""
     prompts = prompter.prompts([(collection.queries[q].text, collection.documents[d].text) for q, d in pairs])
-    made = [SoftExample(tuple(ids), (label,), (1.0,)) for ids, (_, label) in zip(prompts.ids, labels, strict=True)]
+    rows = zip(prompts.ids, targets.tolist(), weights.tolist(), strict=True)
+    made = [SoftExample(tuple(ids), tuple(target), tuple(weight)) for ids, target, weight in rows]
     by_document = prompter.wording.order == DOCUMENT_FIRST
     grouped = families(pairs, by_document=by_document, most=config.family, seed=config.seed)
     return [[made[i] for i in members] for members in grouped]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 RESET = Path("/proc/self/clear_refs")
 BATCH = 16  # pairs in a batch of the rungs that share nothing
+PARTS = ("speed", "quality")
 MOST_STATES = 400  # pairs whose last states are compared
 Way = Callable[["PreTrainedModel", Prompts, tuple[int, int], Overrides | None], Tensor]
 
@@ -191,29 +192,32 @@ def climb(
     candidates: Int[Tensor, "queries n"],
     out: Path,
     *,
-    parts: Sequence[str] = ("speed", "quality"),
+    parts: Sequence[str] = PARTS,
     items: int = 64,
     repeats: int = 3,
-    seed: int = 0,
 ) -> Iterator[str]:
     """Measure every rung that has no file yet; yields the names as they are done.
 
     Speed: one query (the median in length) and `items` documents, evenly chosen. Quality: NDCG@10 over the candidates.
+
+    Raises:
+        InputError: a part that is none of `PARTS`.
     """
-    length = sorted(query.text for query in collection.queries)
-    query = sorted(length, key=len)[len(length) // 2]
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise InputError(f"--parts {unknown[0]!r} cannot be measured: write {','.join(PARTS)}, or one of them")
+    texts = sorted((query.text for query in collection.queries), key=lambda text: (len(text), text))
+    query = texts[len(texts) // 2]
     places = [i * len(collection.documents) // items for i in range(items)]
     for rung in rungs:
-        path = out / "rungs" / f"{rung.name}.{{}}.json"
-        if "speed" in parts and not Path(str(path).format("speed")).is_file():
+        if "speed" in parts and _read(out, rung.name, "speed") is None:
             found = speed(rung, query, places, repeats=repeats)
-            write_text(str(path).format("speed"), json.dumps(found) + "\n")
-        if "quality" in parts and rung.same_scores is None and not Path(str(path).format("quality")).is_file():
+            write_text(_file(out, rung.name, "speed"), json.dumps(found) + "\n")
+        if "quality" in parts and rung.same_scores is None and _read(out, rung.name, "quality") is None:
             scores, states = judged(rung, collection, candidates)
             values = quality(reranked(candidates, scores), collection, k=min(10, candidates.shape[1]))
             torch.save({"states": states, "scores": scores}, out / "rungs" / f"{rung.name}.pt")
             content = {"ndcg": values[:, 0].tolist(), "best": values[:, 1].tolist()}
-            write_text(str(path).format("quality"), json.dumps(content) + "\n")
+            write_text(_file(out, rung.name, "quality"), json.dumps(content) + "\n")
         yield rung.name
 
 
@@ -240,8 +244,12 @@ def document(rungs: Sequence[Rung], out: Path, *, teacher: str, seed: int = 0) -
     return {"schema": 1, "teacher": teacher, "rungs": found, "second_reading": second_reading(found)}
 
 
+def _file(out: Path, name: str, part: str) -> Path:
+    return out / "rungs" / f"{name}.{part}.json"
+
+
 def _read(out: Path, name: str, part: str) -> dict[str, Any] | None:
-    path = out / "rungs" / f"{name}.{part}.json"
+    path = _file(out, name, part)
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
@@ -286,6 +294,23 @@ def second_reading(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         value = float(spearmanr([q[measure] for q in own], [q["ndcg"] for q in own]).statistic)
         found |= {measure: value} if value == value else {}
     return found
+
+
+def go_on(out: Path, asked: Mapping[str, Any]) -> None:
+    """Keep what a ladder in `out` is climbed with; what a former climb did not name may come to it, nothing may change.
+
+    Raises:
+        InputError: the rungs there were measured with something else.
+    """
+    path = out / "rungs" / "asked.json"
+    try:
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        changed = [name for name, value in asked.items() if name in before and before[name] != value]
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged: remove {path.parent}, or name another --out") from error
+    if changed:
+        raise InputError(f"{out} has rungs of another {changed[0]}: name another --out, or remove {path.parent}")
+    write_text(path, json.dumps({**before, **asked}) + "\n")
 
 
 def chosen_queries(

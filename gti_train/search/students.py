@@ -13,22 +13,16 @@ from torch import Tensor
 
 from gti_diag.errors import InputError
 from gti_diag.files import write_text
-from gti_train.loop.diary import Diary
-from gti_train.loop.state import METRICS, Saving, check_folder, clear_folder, newest_step
-from gti_train.loop.trackers import Trackers
-from gti_train.loop.training import StepRecord
 from gti_train.model.directories import check_place
-from gti_train.model.loading import best_dtype
 
 from .collection import Collection
 from .engagement import Engagement, calibrated, engagement_targets, popularity_of
-from .judge import JudgeConfig, load_judge, save_judge, taught
-from .pairs import Pair, families
-from .prompts import DOCUMENT_FIRST, Prompter
+from .judge import JudgeConfig, Progress, load_judge, soft_examples, teach
+from .pairs import Pair
+from .prompts import Prompter
 from .pruning.layers import block_influence, drop_layers, least_influential
 from .pruning.neurons import activation_grams, drop_neurons
 from .scoring import score
-from .soft_answers import SoftExample
 from .summaries import Summary, probes, summarise_all
 from .teacher import teacher_says
 
@@ -38,7 +32,6 @@ if TYPE_CHECKING:
 PRUNING, TASKS, ENGAGEMENT = "pruning.json", "tasks.json", "engagement.json"
 WORDS = {"click": (" Click", " Skip"), "apply": (" Apply", " Leave")}  # the two answers of each action
 LEARNED = 20  # documents of a query that both teachers speak of
-Progress = Callable[[StepRecord, int], None]
 
 
 @dataclass(frozen=True)
@@ -86,11 +79,11 @@ def prune_judge(
     model, prompter = load_judge(source, dtype=torch.float32)
     said = teacher_says(model, prompter, collection, pairs)
     targets = said.log_odds.sigmoid()[:, None]
-    examples = task_examples(prompter, collection, pairs, targets, torch.ones_like(targets), config=config)
+    examples = soft_examples(prompter, collection, pairs, targets, torch.ones_like(targets), config=config)
     measured = [list(e.ids) for family in examples for e in family][:: max(1, len(pairs) // wanted.prompts)]
     record = prune(model, measured[: wanted.prompts], wanted)
     answers = torch.tensor([prompter.rows])
-    _teach(model, prompter, examples, out, answers=answers, config=config, save_every=save_every, progress=progress)
+    teach(model, prompter, examples, out, answers=answers, config=config, save_every=save_every, progress=progress)
     write_text(out.with_name(out.name + "." + PRUNING), json.dumps(record) + "\n")
     return record
 
@@ -126,9 +119,9 @@ def train_ranker(
     weights = torch.tensor([1.0, *engagement.weights]).expand(targets.shape)
     if order is not None:
         prompter = Prompter(prompter.tokenizer, replace(prompter.wording, order=order))
-    examples = task_examples(prompter, collection, pairs, targets, weights, config=config)
+    examples = soft_examples(prompter, collection, pairs, targets, weights, config=config)
     answers = task_answers(prompter)
-    _teach(
+    teach(
         model, prompter, examples, out, answers=torch.tensor(list(answers.values())), config=config,
         save_every=save_every, progress=progress,
     )  # fmt: skip
@@ -185,46 +178,3 @@ def task_answers(prompter: Prompter) -> dict[str, tuple[int, int]]:
     if len(set(used)) < len(used):
         raise InputError("two tasks have an answer that begins with one token of this model: it cannot tell them apart")
     return found
-
-
-def task_examples(
-    prompter: Prompter,
-    collection: Collection,
-    pairs: Sequence[Pair],
-    targets: Float[Tensor, "pairs tasks"],
-    weights: Float[Tensor, "pairs tasks"],
-    *,
-    config: JudgeConfig,
-) -> list[list[SoftExample]]:
-    """Families of prompts with what each teacher says of them; a weight of 0 masks what none said."""
-    prompts = prompter.prompts([(collection.queries[q].text, collection.documents[d].text) for q, d in pairs])
-    rows = zip(prompts.ids, targets.tolist(), weights.tolist(), strict=True)
-    made = [SoftExample(tuple(ids), tuple(target), tuple(weight)) for ids, target, weight in rows]
-    by_document = prompter.wording.order == DOCUMENT_FIRST
-    return [
-        [made[i] for i in f] for f in families(pairs, by_document=by_document, most=config.family, seed=config.seed)
-    ]
-
-
-def _teach(
-    model: "PreTrainedModel",
-    prompter: Prompter,
-    examples: Sequence[Sequence[SoftExample]],
-    out: Path,
-    *,
-    answers: Tensor,
-    config: JudgeConfig,
-    save_every: int,
-    progress: Progress,
-) -> None:
-    work = out.with_name(out.name + ".state")
-    check_folder(work)
-    loop = config.loop(len(examples))
-    records = taught(
-        model, examples, loop, answers=answers, micro_tokens=config.micro_tokens, compute=best_dtype(model.device),
-        saving=Saving(work, every=save_every, keep=1) if save_every else None,
-    )  # fmt: skip
-    diary = Diary(work, Trackers((), folder=work, config={}), lambda r: progress(r, loop.steps), step=newest_step(work))
-    diary.follow(records)
-    save_judge(model, prompter, out, dtype=torch.bfloat16, metrics=work / METRICS)
-    clear_folder(work)

@@ -186,8 +186,8 @@ def _ladder(config: SearchDemo, out: Path, tell: Tell) -> None:
     part, places = chosen_queries(test, _found(test), queries=config.asked, top=FOUND)
     given = Folders(out / "judge", out / "pruned", out / "summaries.jsonl", out / "items", out / "items-pruned")
     found = rungs(part, given, device=join_processes())
-    told = {"items": config.timed, "repeats": config.repeats, "seed": config.seed}
-    for number, name in enumerate(climb(found, part, places, out / "ladder", **told), 1):  # type: ignore[arg-type]
+    climbed = climb(found, part, places, out / "ladder", items=config.timed, repeats=config.repeats)
+    for number, name in enumerate(climbed, 1):
         tell(number / len(found), name)
     write_ladder(document(found, out / "ladder", teacher=TEACHER), out / "ladder")
     (out / "ladder" / "config.json").write_text(json.dumps(asdict(config)) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from gti_diag.errors import InputError
 from gti_train.model.loading import load_language_model
 from gti_train.search import ladder
 from gti_train.search.items.tokens import ItemTokens
-from gti_train.search.ladder import WAYS, Rung, chosen_queries, climb, document, second_reading, write_ladder
+from gti_train.search.ladder import WAYS, Rung, chosen_queries, climb, document, go_on, second_reading, write_ladder
 from gti_train.search.prompts import Prompter, Wording
 
 from .search_cases import shop
@@ -102,3 +102,19 @@ def test_refusals(ranker, tmp_path):
         document(rungs(ranker), tmp_path, teacher="judge")
     with pytest.raises(InputError, match="8 documents a query and 9"):
         chosen_queries(shop(), torch.arange(8).expand(12, 8), queries=None, top=9)
+
+
+def test_a_ladder_goes_on_with_more_and_with_nothing_else(tmp_path):
+    go_on(tmp_path, {"JUDGE": "a", "--top": 20})
+    go_on(tmp_path, {"JUDGE": "a", "--top": 20, "--pruned": "b"})
+    go_on(tmp_path, {"JUDGE": "a"})
+    with pytest.raises(InputError, match="rungs of another --pruned: name another --out, or remove"):
+        go_on(tmp_path, {"JUDGE": "a", "--pruned": "c"})
+    (tmp_path / "rungs" / "asked.json").write_text("[")
+    with pytest.raises(InputError, match=r"asked\.json is damaged: remove"):
+        go_on(tmp_path, {})
+
+
+def test_only_parts_that_exist_are_measured(tmp_path):
+    with pytest.raises(InputError, match="--parts 'qualty' cannot be measured: write speed,quality"):
+        next(climb([], shop(), torch.zeros(12, 2), tmp_path, parts=["qualty"]))

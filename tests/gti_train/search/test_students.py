@@ -9,14 +9,13 @@ import torch
 from gti_diag.errors import InputError
 from gti_train.model.loading import load_language_model
 from gti_train.search.engagement import Engagement, calibrated, engagement_targets, popularity_of
-from gti_train.search.judge import JudgeConfig, load_judge, save_judge
+from gti_train.search.judge import JudgeConfig, load_judge, save_judge, soft_examples
 from gti_train.search.prompts import DOCUMENT_FIRST, QUERY_FIRST, Prompter, Wording
 from gti_train.search.students import (
     Pruning,
     prune_judge,
     summaries_of,
     task_answers,
-    task_examples,
     train_ranker,
 )  # fmt: skip
 from gti_train.search.teacher import teacher_says
@@ -119,7 +118,7 @@ def test_two_tasks_never_share_an_answer(judge, monkeypatch):
 def test_families_share_a_document_and_hold_each_pair_once(judge):
     prompter = load_judge(judge)[1]
     targets = torch.arange(len(PAIRS)).float()[:, None] / 100
-    found = task_examples(prompter, shop(), PAIRS, targets, torch.ones_like(targets), config=CONFIG)
+    found = soft_examples(prompter, shop(), PAIRS, targets, torch.ones_like(targets), config=CONFIG)
     assert sorted(e.targets[0] for family in found for e in family) == pytest.approx(targets[:, 0].tolist())
     assert all(len({round(e.targets[0] * 100) % 8 for e in family}) == 1 for family in found)  # one document each
 
