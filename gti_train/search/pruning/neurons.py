@@ -53,44 +53,64 @@ def removal_costs(fit: Fit) -> Float[Tensor, " kept"]:
     return fit.weights.square().sum(1) / fit.inverse.diagonal()
 
 
-def addition_gains(gram: Tensor, outward: Tensor, fit: Fit, others: Tensor) -> Float[Tensor, " others"]:
-    """By how much the error falls when one of `others` comes back and all are fitted again."""
+def addition_gains(gram: Tensor, target: Tensor, fit: Fit, others: Tensor) -> Float[Tensor, " others"]:
+    """By how much the error falls when one of `others` comes back and all are fitted again; `target` is H W."""
     between = gram[others][:, fit.kept]
-    residual = gram[others] @ outward - between @ fit.weights
+    residual = target[others] - between @ fit.weights
     own = gram.diagonal()[others] - ((between @ fit.inverse) * between).sum(1)
     return residual.square().sum(1) / own
 
 
 def choose_neurons(gram: Float[Tensor, "neurons neurons"], outward: Float[Tensor, "neurons dim"], count: int) -> Fit:
-    """The best `count` neurons that shrinking and exchanging find.
+    """The best `count` neurons that shrinking and exchanging find, in order.
 
     Raises:
         InputError: more than there are, or none.
     """
     if not 0 < count <= len(gram):
         raise InputError(f"{count} neurons to keep of {len(gram)}: keep at least one and at most all")
-    fit = refit(gram, outward, torch.arange(len(gram)))
+    fit, target = refit(gram, outward, torch.arange(len(gram))), gram @ outward
     sizes = torch.linspace(len(gram), count, ROUNDS + 1).round().long().tolist()[1:]
     for size in sizes:
-        fit = _shrunk(gram, outward, fit, size)
+        fit = shrunk(fit, size)
     swap = max(1, (len(gram) - count) // 8)
     for _ in range(EXCHANGES):
         others = _without(len(gram), fit.kept)
         if not len(others) or not swap:
             break
-        best = others[addition_gains(gram, outward, fit, others).topk(min(swap, len(others))).indices]
-        wider = refit(gram, outward, torch.cat([fit.kept, best]).sort().values)
-        found = _shrunk(gram, outward, wider, count)
+        best = others[addition_gains(gram, target, fit, others).topk(min(swap, len(others))).indices]
+        found = shrunk(grown(gram, target, fit, best), count)
         if found.error < fit.error * (1 - 1e-9):
             fit = found
         else:
             swap //= 2
-    return fit
+    return refit(gram, outward, fit.kept.sort().values)  # what rounding the updates gathered is left behind
 
 
-def _shrunk(gram: Tensor, outward: Tensor, fit: Fit, size: int) -> Fit:
-    stay = removal_costs(fit).topk(size).indices.sort().values
-    return refit(gram, outward, fit.kept[stay])
+def shrunk(fit: Fit, size: int) -> Fit:
+    """The `size` neurons of a fit that cost most to lose, fitted again by an update of the inverse, not anew."""
+    order = removal_costs(fit).argsort(descending=True, stable=True)
+    stay, gone = order[:size].sort().values, order[size:]
+    side, corner = fit.inverse[stay][:, gone], torch.linalg.cholesky(fit.inverse[gone][:, gone])
+    lost = torch.cholesky_solve(fit.weights[gone], corner)
+    return Fit(
+        fit.kept[stay],
+        fit.weights[stay] - side @ lost,
+        fit.inverse[stay][:, stay] - side @ torch.cholesky_solve(side.T, corner),
+        fit.error + float((fit.weights[gone] * lost).sum()),
+    )
+
+
+def grown(gram: Tensor, target: Tensor, fit: Fit, more: Tensor) -> Fit:
+    """A fit with the neurons `more` as well, by an update of the inverse; `target` is H W."""
+    between = gram[fit.kept][:, more]
+    across = fit.inverse @ between
+    residual = target[more] - between.T @ fit.weights
+    corner = torch.cholesky_inverse(torch.linalg.cholesky(gram[more][:, more] - between.T @ across))
+    weights, side = corner @ residual, -across @ corner
+    inverse = torch.cat([torch.cat([fit.inverse - side @ across.T, side], 1), torch.cat([side.T, corner], 1)])
+    weights, gain = torch.cat([fit.weights - across @ weights, weights]), float((weights * residual).sum())
+    return Fit(torch.cat([fit.kept, more]), weights, inverse, fit.error - gain)
 
 
 def _without(count: int, kept: Tensor) -> Tensor:

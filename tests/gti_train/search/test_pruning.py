@@ -8,7 +8,7 @@ import torch
 from gti_diag.errors import InputError
 from gti_train.model.loading import load_language_model
 from gti_train.search.pruning import layers, neurons
-from gti_train.search.pruning.neurons import addition_gains, choose_neurons, refit, removal_costs
+from gti_train.search.pruning.neurons import addition_gains, choose_neurons, grown, refit, removal_costs, shrunk
 
 SEQUENCES = [[5, 6, 7, 8, 9], [10, 11, 12], [13, 14, 15, 16]]
 
@@ -37,8 +37,20 @@ def test_refitting_is_least_squares_and_the_costs_are_what_one_neuron_changes(se
         fewer = [n for i, n in enumerate(kept.tolist()) if i != place]
         assert fit.error + cost == pytest.approx(error(x, outward, fewer), rel=1e-6)
     others = torch.tensor([1, 4, 7])
-    for other, gain in zip(others.tolist(), addition_gains(gram, outward, fit, others).tolist(), strict=True):
+    for other, gain in zip(others.tolist(), addition_gains(gram, gram @ outward, fit, others).tolist(), strict=True):
         assert fit.error - gain == pytest.approx(error(x, outward, [*kept.tolist(), other]), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_updates_are_what_fitting_anew_gives(seed):
+    x, outward = activations(seed)
+    gram = x.T @ x
+    fewer = shrunk(refit(gram, outward, torch.tensor([0, 2, 3, 5, 6, 7])), 3)
+    for found in (fewer, grown(gram, gram @ outward, fewer, torch.tensor([4, 1]))):
+        anew = refit(gram, outward, found.kept)
+        torch.testing.assert_close(found.inverse, anew.inverse)
+        torch.testing.assert_close(found.weights, anew.weights)
+        assert found.error == pytest.approx(anew.error, rel=1e-9) == error(x, outward, found.kept.tolist())
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -56,7 +68,7 @@ def test_rounds_and_exchanges_beat_one_cut_by_the_costs():
     found = []
     for seed in range(12):
         x, outward = activations(seed)
-        one_round = neurons._shrunk(x.T @ x, outward, refit(x.T @ x, outward, torch.arange(8)), 3)
+        one_round = shrunk(refit(x.T @ x, outward, torch.arange(8)), 3)
         found.append(choose_neurons(x.T @ x, outward, 3).error / one_round.error)
     assert max(found) <= 1 + 1e-9 and min(found) < 0.9
 
