@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gti_train.model.loading import best_dtype
+
 from .collection import Collection
 from .pairs import Pair
 from .prompts import DOCUMENT_FIRST, Prompter
@@ -36,18 +38,20 @@ def teacher_says(
     *,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Said:
-    """Ask about pairs by the places of their query and document; what neighbours share is run once.
+    """Ask about pairs by the places of their query and document; what neighbours share is run once, in bfloat16 where that is fast.
 
     Raises:
         InputError: as `Prompter.prompts` and `last_states`.
     """
     by_document = prompter.wording.order == DOCUMENT_FIRST
     order = sorted(range(len(pairs)), key=lambda i: (pairs[i][by_document], i))
-    odds, states = [], []
+    odds, states, kind = [], [], model.device.type
+    fast = best_dtype(model.device) == torch.bfloat16
     for start in range(0, len(order), AT_ONCE):
         part = [pairs[i] for i in order[start : start + AT_ONCE]]
         asked = prompter.prompts([(collection.queries[q].text, collection.documents[d].text) for q, d in part])
-        found = last_states(model, asked.ids, shared=asked.shared)
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=fast):
+            found = last_states(model, asked.ids, shared=asked.shared)
         odds.append(log_odds(model, found, prompter.rows).float().cpu())
         states.append(found.half().cpu())
         progress(min(1.0, (start + AT_ONCE) / len(order)))

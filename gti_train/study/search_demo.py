@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from gti_train.loop.training import StepRecord
     from gti_train.search.collection import Collection
 
-FOUND = 20  # documents of a query that are ranked
-
 
 @dataclass(frozen=True)
 class SearchDemo:
@@ -35,22 +33,26 @@ class SearchDemo:
     asked: int = 40  # queries of the test that the ladder is judged on
     timed: int = 48  # documents that the ladder is timed on
     repeats: int = 2
+    found: int = 20  # documents of a query that are ranked and learned from
+    batch: int = 8  # families of pairs in a step
     yes: str = " Yes"
     no: str = " No"
     seed: int = 0
 
 
-SMOKE = SearchDemo(items=81, queries=40, steps=2, drop=1, encoder_layers=1, asked=6, timed=8, repeats=1)
+SMOKE = SearchDemo(
+    items=81, queries=24, steps=2, drop=1, encoder_layers=1, budget=80, asked=4, timed=4, repeats=1, found=4, batch=2
+)  # fmt: skip
 
 
 def search_demo(config: SearchDemo) -> list[Stage]:
     """The stages, in order."""
     model = fingerprint(config.model) if config.model else "SmolLM2-135M"
-    common = {"seed": config.seed, "yes": config.yes, "no": config.no}
+    common = {"seed": config.seed, "yes": config.yes, "no": config.no, "found": config.found, "batch": config.batch}
     world = {"items": config.items, "queries": config.queries, "seed": config.seed}
     trained = common | {"steps": config.steps}
     cut, vectors = trained | {"drop": config.drop}, trained | {"layers": config.encoder_layers}
-    climbed = {"asked": config.asked, "timed": config.timed, "repeats": config.repeats}
+    climbed = {"asked": config.asked, "timed": config.timed, "repeats": config.repeats, "found": config.found}
 
     def stage(output: str, title: str, weight: float, run: Callable, settings: Mapping[str, Any], *needs: str) -> Stage:
         return Stage(output, title, weight, partial(run, config), settings, needs)
@@ -60,7 +62,7 @@ def search_demo(config: SearchDemo) -> list[Stage]:
         stage("judge", "judge", 100, _judge, trained | {"model": model}, "collection"),
         stage("pruned", "prune and heal", 90, _pruned, cut, "collection", "judge"),
         stage("ranker", "two teachers (engagement simulated)", 30, _ranker, trained, "collection", "judge"),
-        stage("summaries.jsonl", "summaries", 20, _summaries, {"budget": config.budget}, "collection", "judge"),
+        stage("summaries.jsonl", "summaries", 20, _summaries, common | {"budget": config.budget}, "collection", "judge"),
         stage("items", "item tokens", 100, partial(_items, of="judge", to="items"), vectors, "collection", "judge"),
         stage(
             "items-pruned", "item tokens, pruned", 40, partial(_items, of="pruned", to="items-pruned"), vectors,
@@ -83,11 +85,11 @@ def _part(out: Path, split: str) -> "Collection":
     return read_collection(out / "collection", split)
 
 
-def _found(part: "Collection"):
+def _found(config: SearchDemo, part: "Collection"):
     """What BM25 finds for each query: nothing to load, and what a shop has already."""
     from gti_train.search.retriever import ranked
 
-    return ranked("bm25", part, FOUND).places
+    return ranked("bm25", part, config.found).places
 
 
 def _learned(config: SearchDemo, out: Path):
@@ -96,14 +98,14 @@ def _learned(config: SearchDemo, out: Path):
     from gti_train.search.pairs import soft_labels
 
     part = apart(_part(out, "train"), _part(out, "test"))
-    return part, soft_labels(part, _found(part).tolist(), seed=config.seed)
+    return part, soft_labels(part, _found(config, part).tolist(), seed=config.seed)
 
 
 def _steps(config: SearchDemo, share: float, pairs: int):
     """How a text ranker trains for a share of the judge's steps."""
     from gti_train.search.judge import JudgeConfig
 
-    how = JudgeConfig(batch=8, family=16, seed=config.seed)
+    how = JudgeConfig(batch=config.batch, family=16, seed=config.seed)
     return replace(how, epochs=max(1, round(share * config.steps)) * how.batch * how.family / pairs, warmup=2)
 
 
@@ -148,7 +150,7 @@ def _ranker(config: SearchDemo, out: Path, tell: Tell) -> None:
     from gti_train.search.students import train_ranker
 
     part, _ = _learned(config, out)
-    places = _found(part)
+    places = _found(config, part)
     train_ranker(
         out / "judge", out / "ranker", part, places, config=_steps(config, 0.25, places.numel()),
         engagement=Engagement(seed=config.seed), progress=_told(tell),
@@ -162,7 +164,7 @@ def _summaries(config: SearchDemo, out: Path, tell: Tell) -> None:
     part, _ = _learned(config, out)
     whole = replace(_part(out, "train"), queries=part.queries, judgements=part.judgements)
     summaries_of(
-        *load_judge(out / "judge"), whole, _found(whole).tolist(), out / "summaries.jsonl", budget=config.budget,
+        *load_judge(out / "judge"), whole, _found(config, whole).tolist(), out / "summaries.jsonl", budget=config.budget,
         queries=2, progress=lambda share: tell(share, ""),
     )  # fmt: skip
 
@@ -172,7 +174,9 @@ def _items(config: SearchDemo, out: Path, tell: Tell, *, of: str, to: str) -> No
     from gti_train.search.items.training import ItemConfig
 
     part, labels = _learned(config, out)
-    how = ItemConfig(layers=config.encoder_layers, batch=8, warmup=2, every=max(1, config.steps // 3), seed=config.seed)
+    how = ItemConfig(
+        layers=config.encoder_layers, batch=config.batch, warmup=2, every=max(1, config.steps // 3), seed=config.seed
+    )
     how = replace(how, epochs=config.steps * how.batch * how.family / len(labels))
     make_items(out / of, out / to, part, labels, every=_part(out, "test"), config=how, progress=_told(tell))
 
@@ -183,7 +187,7 @@ def _ladder(config: SearchDemo, out: Path, tell: Tell) -> None:
     from gti_train.search.rungs import TEACHER, Folders, rungs
 
     test = _part(out, "test")
-    part, places = chosen_queries(test, _found(test), queries=config.asked, top=FOUND)
+    part, places = chosen_queries(test, _found(config, test), queries=config.asked, top=config.found)
     given = Folders(out / "judge", out / "pruned", out / "summaries.jsonl", out / "items", out / "items-pruned")
     found = rungs(part, given, device=join_processes())
     climbed = climb(found, part, places, out / "ladder", items=config.timed, repeats=config.repeats)
