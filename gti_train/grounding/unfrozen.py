@@ -9,7 +9,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from gti_train.loop.processes import world
 from gti_train.loop.state import Saving, run_name
 from gti_train.loop.training import LoopConfig, Part, StepRecord, train
 from gti_train.model.head import head_of, logits_of
-from gti_train.model.loading import best_dtype
+from gti_train.model.loading import best_dtype, products_in
 from gti_train.model.micro_batches import buckets
 from gti_train.model.sequences import Encoded, Example, collate, encode, most_tokens
 
@@ -50,9 +49,8 @@ class EveryParameter:
 
     def _loss(self, indices: Sequence[int]) -> Tensor:
         device = self.model.device
-        fast = best_dtype(device) == torch.bfloat16
         batch = collate([self.encoded[i] for i in indices], pad=self.pad, whole=True).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
+        with products_in(best_dtype(device), device):
             hidden = self.model.base_model(
                 input_ids=batch.ids, attention_mask=batch.mask, use_cache=False
             ).last_hidden_state

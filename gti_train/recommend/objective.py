@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gti_diag.errors import InputError
 from gti_train.loop.training import Part
+from gti_train.model.loading import products_in
 from gti_train.model.micro_batches import overhead_of
 from gti_train.model.packing import Place, packed
 from gti_train.model.sequences import Encoded, Example, encode
@@ -119,8 +120,7 @@ class TreeAnswers:
     def _loss(self, families: Sequence[Family], rows: list[list[Place]]) -> Tensor:
         model = self.learner.model
         tree = TokenTree.stack([_grown(families, row) for row in rows]).to(model.device)
-        fast = self.compute == torch.bfloat16
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=fast):
+        with products_in(self.compute, model.device):
             if self.way.own_head:
                 return tree_loss(model, tree, self.way)
             hidden = hidden_states(model, tree, self.way, embed=self.learner.embed)

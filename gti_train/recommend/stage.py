@@ -19,7 +19,7 @@ from gti_train.loop.state import METRICS, Saving, check_folder, clear_folder, ne
 from gti_train.loop.trackers import Trackers
 from gti_train.loop.training import StepRecord
 from gti_train.model.directories import atomic_directory, check_place
-from gti_train.model.loading import best_dtype, load_again, load_language_model, parse_dtype
+from gti_train.model.loading import best_dtype, load_again, load_language_model, parse_dtype, products_in
 from gti_train.model.matrices import rows_of
 from gti_train.model.sequences import Example, most_tokens, prompt_ids
 from gti_train.model.sidecar import Sidecar, read_references, read_sidecar, save_extended
@@ -193,7 +193,7 @@ def _ranking(
     def measure() -> dict[str, float]:
         hits = torch.zeros((), device=device)
         if mine:
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=compute == torch.bfloat16):
+            with products_in(compute, device):
                 ranked, _ = decode(learner.model, trie, [prompt for prompt, _ in mine], k)
             wanted = torch.tensor([item for _, item in mine], device=device)
             hits += (ranked == wanted[:, None]).any(1).sum()

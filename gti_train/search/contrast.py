@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gti_train.loop.training import Part
+from gti_train.model.loading import products_in
 
 from .collection import Collection
 from .pairs import Sampling, sampled_pairs
@@ -124,6 +125,6 @@ class Contrasts:
 
         device = self.encoder.device
         inputs = batch_to_device(self.encoder.preprocess(list(texts)), device)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.compute == torch.bfloat16):
+        with products_in(self.compute, device):
             vectors = self.encoder(inputs)["sentence_embedding"]
         return torch.nn.functional.normalize(vectors.float(), dim=-1)

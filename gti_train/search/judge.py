@@ -114,7 +114,7 @@ def teach(
     *,
     answers: Int[Tensor, "tasks two"],
     config: JudgeConfig,
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: str | torch.dtype = torch.bfloat16,
     compute: torch.dtype | None = None,
     save_every: int = 0,
     progress: Progress = lambda record, steps: None,

@@ -149,7 +149,7 @@ class _Run:
         if self.overrides is None:
             return {"input_ids": ids}
         embedded = self.model.get_input_embeddings()(ids)
-        vectors = torch.cat([self.overrides.vectors[i] for i in batch]).to(embedded)
+        vectors = torch.cat([self.overrides.vectors[i].to(embedded) for i in batch])
         slots = (ids == self.overrides.token)[..., None].expand_as(embedded)
         return {"inputs_embeds": embedded.masked_scatter(slots, vectors)}
 

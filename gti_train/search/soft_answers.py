@@ -17,6 +17,7 @@ from torch import Tensor
 from gti_diag.errors import InputError
 from gti_train.loop.training import Part
 from gti_train.model.head import head_of, logits_of
+from gti_train.model.loading import products_in
 from gti_train.model.micro_batches import overhead_of
 from gti_train.model.packing import Place, packed
 from gti_train.model.tree_passes import Way, hidden_states
@@ -97,7 +98,7 @@ class SoftAnswers:
     def _loss(self, families: Sequence[Sequence[SoftExample]], rows: list[list[Place]]) -> Tensor:
         examples = [families[f][e] for row in rows for f, e in row]
         trees = [grown([families[f][e].ids for f, e in row]) for row in rows]
-        with torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self.compute == torch.bfloat16):
+        with products_in(self.compute, self.model.device):
             hidden = hidden_states(self.model, TokenTree.stack(trees).to(self.model.device), self.way)
         logits = answer_logits(self.model, hidden, self.answers)
         targets = logits.new_tensor([e.targets for e in examples])

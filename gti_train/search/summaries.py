@@ -46,9 +46,9 @@ def summarise(
     """
     if not parts or not queries:
         raise InputError(f"{len(parts)} sentences and {len(queries)} queries: a summary needs one of each at least")
-    kept, moved = list(range(len(parts))), 0.0
-    whole = score([(query, " ".join(parts)) for query in queries])
+    kept, moved, whole = list(range(len(parts))), 0.0, None
     while len(kept) > 1 and length(" ".join(parts[i] for i in kept)) > budget:
+        whole = score([(query, " ".join(parts)) for query in queries]) if whole is None else whole
         without = [[i for i in kept if i != out] for out in kept]
         texts = [" ".join(parts[i] for i in places) for places in without]
         scores = score([(query, text) for text in texts for query in queries]).view(len(texts), len(queries))

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gti_train.model.loading import best_dtype
+from gti_train.model.loading import best_dtype, products_in
 
 from .collection import Collection
 from .pairs import Pair
@@ -45,12 +45,11 @@ def teacher_says(
     """
     by_document = prompter.wording.order == DOCUMENT_FIRST
     order = sorted(range(len(pairs)), key=lambda i: (pairs[i][by_document], i))
-    odds, states, kind = [], [], model.device.type
-    fast = best_dtype(model.device) == torch.bfloat16
+    odds, states = [], []
     for start in range(0, len(order), AT_ONCE):
         part = [pairs[i] for i in order[start : start + AT_ONCE]]
         asked = prompter.prompts([(collection.queries[q].text, collection.documents[d].text) for q, d in part])
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=fast):
+        with products_in(best_dtype(model.device), model.device):
             found = last_states(model, asked.ids, shared=asked.shared)
         odds.append(log_odds(model, found, prompter.rows).float().cpu())
         states.append(found.half().cpu())

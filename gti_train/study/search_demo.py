@@ -28,6 +28,7 @@ class SearchDemo:
     queries: int = 240
     steps: int = 48
     drop: int = 8
+    measured: int = 96  # prompts that pruning measures layers and neurons on
     encoder_layers: int = 8
     budget: int = 20
     asked: int = 40  # queries of the test that the ladder is judged on
@@ -41,7 +42,7 @@ class SearchDemo:
 
 
 SMOKE = SearchDemo(
-    items=81, queries=24, steps=2, drop=1, encoder_layers=1, budget=80, asked=4, timed=4, repeats=1, found=4, batch=2
+    items=81, queries=24, steps=2, drop=1, measured=6, encoder_layers=1, budget=120, asked=4, timed=4, repeats=1, found=4, batch=2
 )  # fmt: skip
 
 
@@ -51,7 +52,10 @@ def search_demo(config: SearchDemo) -> list[Stage]:
     common = {"seed": config.seed, "yes": config.yes, "no": config.no, "found": config.found, "batch": config.batch}
     world = {"items": config.items, "queries": config.queries, "seed": config.seed}
     trained = common | {"steps": config.steps}
-    cut, vectors = trained | {"drop": config.drop}, trained | {"layers": config.encoder_layers}
+    cut, vectors = (
+        trained | {"drop": config.drop, "measured": config.measured},
+        trained | {"layers": config.encoder_layers},
+    )
     climbed = {"asked": config.asked, "timed": config.timed, "repeats": config.repeats, "found": config.found}
 
     def stage(output: str, title: str, weight: float, run: Callable, settings: Mapping[str, Any], *needs: str) -> Stage:
@@ -140,7 +144,7 @@ def _pruned(config: SearchDemo, out: Path, tell: Tell) -> None:
     part, labels = _learned(config, out)
     pairs = [pair for pair, _ in labels]
     prune_judge(
-        out / "judge", out / "pruned", part, pairs, wanted=Pruning(config.drop, 0.5),
+        out / "judge", out / "pruned", part, pairs, wanted=Pruning(config.drop, 0.5, config.measured),
         config=_steps(config, 0.5, len(pairs)), progress=_told(tell),
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gti_diag.errors import InputError
 from gti_train.model.continuations import right_padded
-from gti_train.model.loading import best_dtype, without_bars
+from gti_train.model.loading import best_dtype, products_in, without_bars
 from gti_train.model.matrices import matrices
 
 from ..pruning.layers import decoder_layers, drop_layers
@@ -91,8 +91,7 @@ def encode(encoder: ItemEncoder, documents: Sequence[Sequence[int]]) -> Float[Te
     order = sorted(range(len(documents)), key=lambda i: len(documents[i]))
     parts = [order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE)]
     device = encoder.body.device
-    fast = best_dtype(device) == torch.bfloat16
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
+    with products_in(best_dtype(device), device):
         made = [encoder([documents[i] for i in part]).half().cpu() for part in parts]
     return torch.cat(made)[torch.tensor(order).argsort()]
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gti_train.loop.training import Part
+from gti_train.model.loading import products_in
 from gti_train.model.matrices import matrices
 from gti_train.model.micro_batches import buckets, overhead_of
 from gti_train.model.packing import packed
@@ -78,7 +79,7 @@ class ItemAnswers:
 
     def _loss(self, lessons: Sequence[ItemLesson]) -> Tensor:
         device = self.ranker.device
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.compute == torch.bfloat16):
+        with products_in(self.compute, device):
             vectors = self.encoder([lesson.document for lesson in lessons])
             prompts = self._prompts(lessons, vectors.shape[1])
             row = ROW_CPU if device.type == "cpu" else self.micro_tokens

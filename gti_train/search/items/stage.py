@@ -13,6 +13,7 @@ from gti_train.loop.diary import Diary
 from gti_train.loop.state import METRICS, Saving, check_folder, clear_folder, newest_step
 from gti_train.loop.trackers import Trackers
 from gti_train.loop.training import StepRecord
+from gti_train.model.directories import check_place
 from gti_train.model.loading import best_dtype
 
 from ..collection import Collection
@@ -20,7 +21,7 @@ from ..judge import load_judge
 from ..pairs import Pair
 from ..prompts import Prompter
 from ..teacher import Said, teacher_says
-from .training import Hybrid, ItemConfig, item_lessons, look_at, save_hybrid, train_hybrid
+from .training import RANKER, Hybrid, ItemConfig, item_lessons, look_at, save_hybrid, train_hybrid
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,11 +46,12 @@ def make_items(
     `every` holds all documents that get item tokens. Returns the last look at them.
 
     Raises:
-        InputError: as `load_judge`, `encoder_of`; no labels; `out` holds something else.
+        InputError: as `load_judge`, `encoder_of`; no labels; `out/ranker` holds something else.
     """
     if not labels:
         raise InputError("no pairs to learn from: judge some documents of the training queries")
     work = out.with_name(out.name + ".state")
+    check_place(out / RANKER)
     check_folder(work)
     model, prompter = load_judge(source, dtype=torch.float32)
     said = _said(model, prompter, collection, labels, config)

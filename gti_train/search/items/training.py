@@ -15,6 +15,7 @@ from torch import Tensor
 from gti_train.loop.state import Saving, run_name
 from gti_train.loop.training import LoopConfig, StepRecord
 from gti_train.loop.watched import Watch, train_watched
+from gti_train.model.loading import best_dtype, products_in
 from gti_train.model.matrices import matrices
 from gti_train.model.tree_passes import find_way
 
@@ -166,7 +167,8 @@ def look_at(hybrid: Hybrid, collection: Collection, candidates: Tensor, *, seed:
     items = hybrid.items(collection)
     values = item_geometry(items.vectors, rows[:: max(1, len(rows) // MOST_ROWS)])
     for name, own in (("ndcg", items), ("ndcg_shuffled", items.shuffled(seed))):
-        scores = rank_items(hybrid.ranker, hybrid.prompter, own, collection, candidates)
+        with products_in(best_dtype(hybrid.ranker.device), hybrid.ranker.device):
+            scores = rank_items(hybrid.ranker, hybrid.prompter, own, collection, candidates)
         values[name] = float(
             quality(reranked(candidates, scores.cpu()), collection, k=min(10, candidates.shape[1]))[:, 0].mean()
         )
