@@ -214,4 +214,4 @@ def ladder(
         for number, name in enumerate(climb(found, part, places, out, parts=wanted, items=documents), 1):
             progress(number / len(found), name)
     told = document(found, out, teacher=TEACHER)
-    say(write_ladder(told, out))
+    say(*write_ladder(told, out).splitlines())

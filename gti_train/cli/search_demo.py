@@ -36,5 +36,5 @@ def demo(
         forget(out)
     with stages_bar(stages, quiet) as progress:
         run_stages(stages, out, progress=progress)
-    say((out / "ladder" / "ladder.md").read_text(encoding="utf-8").rstrip())
+    say(*(out / "ladder" / "ladder.md").read_text(encoding="utf-8").splitlines())
     say(f"the figure, and every rung's numbers: {out / 'ladder'}")

@@ -43,10 +43,11 @@ class JudgeConfig:
     """What training a judge depends on, besides model and pairs.
 
     family: the most pairs that share a document (or query) and are run as one tree; batch: families in a step;
-    epochs: how often each pair is met; micro_tokens: the most nodes in one pass, changes no result.
+    epochs: how often each pair is met, unless `steps` says how many to take; micro_tokens: the most nodes in one pass, changes no result.
     """
 
     epochs: float = 1.0
+    steps: int | None = None
     batch: int = 8
     family: int = 32
     learning_rate: float = 1e-4
@@ -57,7 +58,7 @@ class JudgeConfig:
 
     def loop(self, count: int) -> LoopConfig:
         """The loop over `count` families."""
-        steps = max(1, round(self.epochs * count / self.batch))
+        steps = self.steps or max(1, round(self.epochs * count / self.batch))
         return LoopConfig(
             steps, batch=self.batch, learning_rate=self.learning_rate, warmup=self.warmup, schedule=self.schedule,
             seed=self.seed,

@@ -105,12 +105,13 @@ def _learned(config: SearchDemo, out: Path):
     return part, soft_labels(part, _found(config, part).tolist(), seed=config.seed)
 
 
-def _steps(config: SearchDemo, share: float, pairs: int):
+def _steps(config: SearchDemo, share: float):
     """How a text ranker trains for a share of the judge's steps."""
     from gti_train.search.judge import JudgeConfig
 
-    how = JudgeConfig(batch=config.batch, family=16, seed=config.seed)
-    return replace(how, epochs=max(1, round(share * config.steps)) * how.batch * how.family / pairs, warmup=2)
+    return JudgeConfig(
+        steps=max(1, round(share * config.steps)), batch=config.batch, family=16, warmup=2, seed=config.seed
+    )
 
 
 def _collection(config: SearchDemo, out: Path, tell: Tell) -> None:
@@ -134,7 +135,7 @@ def _judge(config: SearchDemo, out: Path, tell: Tell) -> None:
     )  # fmt: skip
     train_judge(
         config.model or installed_model(), out / "judge", wording=wording, collection=part, labels=labels,
-        config=_steps(config, 1.0, len(labels)), progress=_told(tell),
+        config=_steps(config, 1.0), progress=_told(tell),
     )  # fmt: skip
 
 
@@ -145,7 +146,7 @@ def _pruned(config: SearchDemo, out: Path, tell: Tell) -> None:
     pairs = [pair for pair, _ in labels]
     prune_judge(
         out / "judge", out / "pruned", part, pairs, wanted=Pruning(config.drop, 0.5, config.measured),
-        config=_steps(config, 0.5, len(pairs)), progress=_told(tell),
+        config=_steps(config, 0.5), progress=_told(tell),
     )  # fmt: skip
 
 
@@ -156,7 +157,7 @@ def _ranker(config: SearchDemo, out: Path, tell: Tell) -> None:
     part, _ = _learned(config, out)
     places = _found(config, part)
     train_ranker(
-        out / "judge", out / "ranker", part, places, config=_steps(config, 0.25, places.numel()),
+        out / "judge", out / "ranker", part, places, config=_steps(config, 0.25),
         engagement=Engagement(seed=config.seed), progress=_told(tell),
     )  # fmt: skip
 
@@ -179,9 +180,9 @@ def _items(config: SearchDemo, out: Path, tell: Tell, *, of: str, to: str) -> No
 
     part, labels = _learned(config, out)
     how = ItemConfig(
-        layers=config.encoder_layers, batch=config.batch, warmup=2, every=max(1, config.steps // 3), seed=config.seed
-    )
-    how = replace(how, epochs=config.steps * how.batch * how.family / len(labels))
+        steps=config.steps, layers=config.encoder_layers, batch=config.batch, warmup=2, every=max(1, config.steps // 3),
+        seed=config.seed,
+    )  # fmt: skip
     make_items(out / of, out / to, part, labels, every=_part(out, "test"), config=how, progress=_told(tell))
 
 

@@ -39,9 +39,8 @@ def main() -> None:
         warmup=5,
         every=20,
         seed=given.seed,
+        steps=given.steps,
     )
-    lessons = sum(-(-n // config.family) for n in _counts(labels))
-    config = ItemConfig(**{**vars(config), "epochs": given.steps * config.batch / lessons})
     began = time.process_time()
 
     def tell(record, steps: int) -> None:
@@ -52,11 +51,6 @@ def main() -> None:
         given.judge, given.work / "items", train, labels, every=dev, config=config, save_every=10, progress=tell
     )
     print(json.dumps(values), flush=True)
-
-
-def _counts(labels) -> list[int]:
-    documents = [d for (_, d), _ in labels]
-    return [documents.count(d) for d in set(documents)]
 
 
 main()

@@ -41,7 +41,7 @@ MOST_ROWS = 2048  # of the vocabulary, with which the spread of item tokens is c
 @dataclass(frozen=True)
 class ItemConfig:
     """slots: vectors of a document; layers: of the encoder; align: weight of the states' alignment; labels: share of the
-    labels in the targets, the rest being the text ranker's own opinion; batch: documents in a step; family: most questions
+    labels in the targets, the rest being the text ranker's own opinion; epochs, steps: as of `JudgeConfig`; batch: documents in a step; family: most questions
     about a document in it; every: steps between looks at the item tokens.
     """
 
@@ -50,6 +50,7 @@ class ItemConfig:
     align: float = 1.0
     labels: float = 0.5
     epochs: float = 1.0
+    steps: int | None = None
     batch: int = 16
     family: int = 16
     learning_rate: float = 2e-4
@@ -60,7 +61,7 @@ class ItemConfig:
 
     def loop(self, count: int) -> LoopConfig:
         """The loop over `count` documents with their questions."""
-        steps = max(1, round(self.epochs * count / self.batch))
+        steps = self.steps or max(1, round(self.epochs * count / self.batch))
         own = {"batch": self.batch, "learning_rate": self.learning_rate, "warmup": self.warmup, "seed": self.seed}
         return LoopConfig(steps, schedule="linear", **own)  # type: ignore[arg-type]
 
@@ -158,7 +159,8 @@ def rank_items(
     texts = [query.text for query in collection.queries]
     pairs = [(text, place) for text, row in zip(texts, candidates.tolist(), strict=True) for place in row]
     prompts, overrides = items.asked(prompter, pairs)
-    return score(ranker, prompts.ids, prompter.rows, shared=prompts.shared, overrides=overrides).view(candidates.shape)
+    # Nothing is shared: prompts of a few tokens are cheaper in large batches than a pass for the beginning of each query.
+    return score(ranker, prompts.ids, prompter.rows, overrides=overrides).view(candidates.shape)
 
 
 def look_at(hybrid: Hybrid, collection: Collection, candidates: Tensor, *, seed: int = 0) -> dict[str, float]:

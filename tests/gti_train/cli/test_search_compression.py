@@ -43,7 +43,7 @@ def test_each_stage_opens_what_the_one_before_left(command, shop):
     for stage in stages:
         code, printed, complained = command("search", *stage)
         assert code == 0, (stage, complained)
-    assert "item tokens, pruned" in printed and json.loads((shop / "ladder" / "ladder.json").read_text())["rungs"]
+    assert "\n| item tokens, pruned" in printed and json.loads((shop / "ladder" / "ladder.json").read_text())["rungs"]
     assert json.loads((shop / "items" / "request.json").read_text())["embed_override_token_id"] == 2
 
 
