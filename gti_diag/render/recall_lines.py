@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from .style import MARKERS, Look, canvas, colour, printable
 from .view import Missing
@@ -73,9 +74,12 @@ def draw(lines: Sequence[Line], look: Look) -> Figure:
     grid[0, 0].minorticks_off()
     if course:
         grid[0, 1].set(title="Loss", xlabel="step of fine-tuning", yscale="log")
+        grid[0, 1].yaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # all nine would lie on each other
         for axis in (grid[0, 1].yaxis.set_major_formatter, grid[0, 1].yaxis.set_minor_formatter):
             axis("{x:g}")
         grid[0, 2].set(title="Spread of new rows / vocabulary's", xlabel="step of fine-tuning", ylim=(0, None))
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)))
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=-(-len(labels) // -(-len(labels) // 5))
+    )  # rows of at most five, as even as they can be
     return figure

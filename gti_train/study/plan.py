@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gti_diag.errors import InputError
+
 from . import work
 from .config import Arm, Study
 from .stages import Stage, fingerprint
@@ -43,6 +45,10 @@ class Plan:
         place, drawn = ("", study.data.seed) if shared else (f"seed-{seed}/", seed)
         data = study.data.model_dump() | {"drawn": drawn}
         if shared:
+            if not Path(str(study.data.source)).exists():
+                raise InputError(
+                    f"data.source: {study.data.source}: no such file or folder; paths are taken from where the command runs"
+                )
             data["content"] = fingerprint(str(study.data.source))
         base = self.add(
             "base", "language model", 6, work.base, model=study.model, chat=study.chat,

@@ -77,6 +77,12 @@ def test_a_source_is_read_once_for_all_seeds_and_a_world_drawn_for_each(study_fi
     assert drawn.index("results/seed-0/arms/gti-tasks/geometry.json") < drawn.index("seed-1/catalogue")
 
 
+def test_a_source_that_is_not_there_is_told_before_anything_runs(study_file, tmp_path):
+    study = read_study(study_file, changes={"data": {"source": str(tmp_path / "shop")}})
+    with pytest.raises(InputError, match=r"data\.source: .*shop: no such file or folder"):
+        plan(study)
+
+
 def test_users_of_a_source_are_drawn_by_the_seed_of_the_data(done, tmp_path):
     from gti_train.study.config import Data
 
