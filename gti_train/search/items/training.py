@@ -159,8 +159,9 @@ def rank_items(
     texts = [query.text for query in collection.queries]
     pairs = [(text, place) for text, row in zip(texts, candidates.tolist(), strict=True) for place in row]
     prompts, overrides = items.asked(prompter, pairs)
-    # Nothing is shared: prompts of a few tokens are cheaper in large batches than a pass for the beginning of each query.
-    return score(ranker, prompts.ids, prompter.rows, overrides=overrides).view(candidates.shape)
+    # Nothing is shared: prompts of a few tokens are cheaper in large batches than a pass for what each query begins with.
+    alone = [0] * len(prompts.ids)
+    return score(ranker, prompts.ids, prompter.rows, shared=alone, overrides=overrides).view(candidates.shape)
 
 
 def look_at(hybrid: Hybrid, collection: Collection, candidates: Tensor, *, seed: int = 0) -> dict[str, float]:
