@@ -160,7 +160,7 @@ def _findings(analysis: Mapping[str, Any], before: Mapping[str, Any] | None, pol
         yield _tie(analysis["checkpoint"], None if before is None else before["checkpoint"])
     for name, matrix in analysis["matrices"].items():
         now = numbers(matrix)
-        stored = None if before is None else before["matrices"].get(name)
+        stored = None if before is None else _stored(before, name)
         was = {key: Number(**entry) for key, entry in stored["measures"].items()} if stored else {}
         if policy.verdict_not:
             yield _verdict(name, matrix, policy, now, was, path)
@@ -171,6 +171,11 @@ def _findings(analysis: Mapping[str, Any], before: Mapping[str, Any] | None, pol
                     if finding.status == "fail":
                         finding = replace(finding, **likely(rule.measure, now, was, matrix, path))
                     yield replace(finding, matrix=name)
+
+
+def _stored(before: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """The baseline's numbers of a matrix; of a head that was the input matrix then (tied), those of the input."""
+    return before["matrices"].get(name) or (before["matrices"].get("input") if before["checkpoint"]["tied"] else None)
 
 
 def _tie(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> Finding:

@@ -257,6 +257,15 @@ def test_a_head_that_came_apart_is_found_from_the_files_or_from_the_baseline(cha
     assert "modules_to_save" in only_failure(found).cause
 
 
+def test_a_tied_head_that_is_stored_beside_the_input_is_held_against_the_inputs_baseline():
+    twice = analysis()
+    twice["matrices"]["output"] = copy.deepcopy(twice["matrices"]["input"])
+    assert gate.check(twice, baseline=baseline(HEALTHY)).passed
+    twice["matrices"]["output"]["groups"]["new"]["dispersion_ratio"] = 0.1
+    finding = only_failure(gate.check(twice, baseline=baseline(HEALTHY)))
+    assert (finding.matrix, finding.measure) == ("output", "new.dispersion_ratio")
+
+
 # --- baselines ------------------------------------------------------------------------------------------------------
 
 
