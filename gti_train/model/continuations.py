@@ -1,9 +1,10 @@
 """What may follow a prompt, as a tree of tokens behind it: keys and values of each prompt are computed once.
 
 All continuations of a prompt lie side by side in one row, behind the prompt. A mask says who is whose ancestor, and
-positions go by depth, so nothing is copied when a continuation branches: it names its ancestors. Models that cannot be
-run like this (recurrent states, positions that are read off the row) run whole sequences instead; which way fits is
-found by asking the model (see `continuations`).
+positions go by depth, so nothing is copied when a continuation branches: it names its ancestors. What prompts begin
+with is run once for all of them, and not again where the prompts before began alike. Models that cannot be run like this
+(recurrent states, positions that are read off the row) run whole sequences instead; which way fits is found by asking
+the model (see `continuations`).
 """
 
 import logging
@@ -18,6 +19,7 @@ from torch import Tensor
 from .caches import filled, takes, with_cache
 from .head import Head, head_of, logits_of
 from .matrices import matrices
+from .trees import alike
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,12 +56,17 @@ class Continuations(Protocol):
 
 
 class SharedPrompts:
-    """Continuations by an ancestor mask over one row of keys and values per prompt. States are hidden states."""
+    """Continuations by an ancestor mask over one row of keys and values per prompt. States are hidden states.
+
+    Those of the last first prompt stay: prompts that begin like `known` go on from there. They are the model's at the
+    time, so where its weights have changed another instance is needed, or `known = ()`.
+    """
 
     at_once = 4096
+    known: Sequence[int] = ()
 
     def __init__(self, model: "PreTrainedModel"):
-        self.model, self.head = model, head_of(model)
+        self.model, self.head, self.cache = model, head_of(model), filled([])
         config: Any = model.config.get_text_config()
         self.kinds = sorted(set(getattr(config, "layer_types", None) or ()))
         self.window: int | None = getattr(config, "sliding_window", None)
@@ -67,11 +74,7 @@ class SharedPrompts:
     @torch.no_grad()
     def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         device, users = self.model.device, len(prompts)
-        shared = shared_beginning(prompts) if users > 1 else 0
-        self.cache = filled([])
-        if shared:
-            self._run(torch.tensor([prompts[0][:shared]], device=device), torch.arange(shared)[None], None)
-            self.cache.batch_repeat_interleave(users)
+        shared = self._run_beginning(prompts)
         ids, real = right_padded([prompt[shared:] for prompt in prompts])
         self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
         self.real = torch.nn.functional.pad(real, (shared, 0), value=True).to(device)
@@ -80,6 +83,26 @@ class SharedPrompts:
         )
         self.positions = torch.arange(self.real.shape[1], device=device).expand(users, -1)
         return hidden[torch.arange(users, device=device), self.lengths - 1 - shared]
+
+    def _run_beginning(self, prompts: Sequence[Sequence[int]]) -> int:
+        """Fill the cache with what the prompts begin with, as far as it is known or several share it; its length."""
+        device, users, shared = self.model.device, len(prompts), shared_beginning(prompts)
+        start = min(shared, alike(self.known, prompts[0]))
+        self.known = tuple(prompts[0])
+        if start:
+            self.cache.batch_select_indices(torch.tensor([0], device=device))
+            if excess := self.cache.get_seq_length() - start:
+                self.cache.crop(-excess)
+        else:
+            self.cache = filled([])
+        if users == 1:
+            return start
+        if shared > start:
+            ids = torch.tensor([prompts[0][start:shared]], device=device)
+            self._run(ids, torch.arange(start, shared)[None], torch.ones(1, shared, dtype=torch.long, device=device))
+        if shared:
+            self.cache.batch_repeat_interleave(users)
+        return shared
 
     @torch.no_grad()
     def extend(self, tokens: Tensor, paths: Tensor, *, keep: bool) -> Tensor:

@@ -48,7 +48,8 @@ def decode(
 
 
 class Decoder:
-    """A model and a tree of items, for any number of requests.
+    """A model and a tree of items, for any number of requests. Where weights change, make another: keys and values of what
+    prompts begin with are kept from request to request.
 
     scores: `items`, where each code's probability is among the codes that may follow in the tree, so that those of all
     items sum to 1; or `vocabulary`, the model's own probability of the code among all tokens. An item's score is the
@@ -132,10 +133,31 @@ class Decoder:
             totals, nodes = found.gather(1, chosen), children.gather(1, chosen)
             if depth + 1 < trie.levels:
                 paths = lineage.gather(1, (chosen // fan_out)[..., None].expand(-1, -1, depth))
-                states = way.extend(trie.tokens[depth][trie.codes[depth + 1][nodes]], paths, keep=True)
+                states = self._states(way, depth + 1, nodes, paths)
                 own = kept + torch.arange(nodes.shape[1], device=trie.device)
                 lineage, kept = torch.cat([paths, own.expand(users, -1)[..., None]], 2), kept + nodes.shape[1]
         return self._of_leaves(nodes, totals)
+
+    def _states(
+        self, way: Continuations, depth: int, nodes: Int[Tensor, "users n"], paths: Int[Tensor, "users n ancestors"]
+    ) -> Float[Tensor, "users n states"]:
+        """The states after some nodes of a depth.
+
+        Among the codes that may follow, an only one has probability 1 whatever the state: above the leaves, the model is
+        not run for such nodes, and their states are zeros.
+        """
+        tokens = self.trie.tokens[depth - 1][self.trie.codes[depth][nodes]]
+        inner = depth + 1 < self.trie.levels
+        if inner or self.scores != "items":
+            return way.extend(tokens, paths, keep=inner)
+        forks = self.trie.children[depth].diff()[nodes] > 1
+        width = max(1, int(forks.sum(1).max()))
+        picked = forks.int().argsort(dim=1, descending=True, stable=True)[:, :width]
+        found = way.extend(
+            tokens.gather(1, picked), paths.gather(1, picked[..., None].expand(-1, -1, depth - 1)), keep=False
+        )
+        states = found.new_zeros(*nodes.shape, found.shape[-1])
+        return states.scatter(1, picked[..., None].expand_as(found), found)
 
     def _children(
         self, way: Continuations, depth: int, nodes: Int[Tensor, "users n"], states: Float[Tensor, "users n states"]
@@ -155,14 +177,13 @@ class Decoder:
         totals, states = states.new_zeros(users, 1, dtype=torch.float32), states[:, None]
         paths = lineage = torch.zeros(1, 0, dtype=torch.long, device=trie.device)
         for depth in range(trie.levels):
-            numbers, inner, parts = torch.arange(trie.count(depth), device=trie.device), depth + 1 < trie.levels, []
+            numbers, parts = torch.arange(trie.count(depth), device=trie.device), []
             paths = lineage[trie.parents[depth]] if depth else paths
             for nodes in numbers.split(max(1, min(NODES_AT_ONCE, way.at_once) // users)):
                 if depth:
-                    tokens = trie.tokens[depth - 1][trie.codes[depth][nodes]]
-                    states = way.extend(tokens.expand(users, -1), paths[nodes].expand(users, -1, -1), keep=inner)
+                    states = self._states(way, depth, nodes.expand(users, -1), paths[nodes].expand(users, -1, -1))
                 parts.append(self._totals(way, depth, nodes, states, totals))
-            if depth and inner:
+            if depth:
                 lineage, kept = torch.cat([paths, kept + numbers[:, None]], 1), kept + len(numbers)
             totals = torch.cat(parts, 1)
         places = torch.arange(len(trie.items), device=trie.device).expand(users, -1)

@@ -39,7 +39,7 @@ from gti_train.recommend.trie import Trie
 WIDTHS = (10, 20, 50)
 LEVELS, SIZE = 3, 256
 PEERS = ("generate, callback", "generate, dictionary and −1e6", "generate, mask of the vocabulary")
-OURS = ("ours, one user", "ours, all users")
+OURS = ("ours, one user", "ours, nothing known", "ours, all users")
 
 
 class Printed(LogitsProcessor):
@@ -80,33 +80,34 @@ def prepare(options: argparse.Namespace):
     return model, Trie(separate, list(tokens)), prompts, int(tokenizer.eos_token_id)
 
 
-def generate(model, prompt, width, end, **constraint):
+def generate(model, prompt, width, end, *, scores, **constraint):
     """Sequences of codes (width × levels) and their scores, nothing read of the model's own generation config."""
     config = GenerationConfig(
         num_beams=width, num_return_sequences=width, max_new_tokens=LEVELS, length_penalty=0.0, do_sample=False,
         pad_token_id=end, eos_token_id=end, return_dict_in_generate=True, output_scores=True,
+        renormalize_logits=scores == "items",
     )  # fmt: skip
     ids = torch.tensor([prompt])
     found = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config, **constraint)
     return found.sequences[:, len(prompt) :], found.sequences_scores
 
 
-def variants(model, trie, end):
+def variants(model, trie, end, *, scores):
     """For each way a function of prompts and width: per user, sequences of codes as tokens, and scores."""
     rows = [[int(trie.tokens[level][code]) for level, code in enumerate(row)] for row in codes_of(trie).tolist()]
-    printed, decoder = Printed(rows, prompt_length=0), Decoder(model, trie, scores="vocabulary")
+    printed, decoder = Printed(rows, prompt_length=0), Decoder(model, trie, scores=scores)
 
     def by_callback(prompt, width):
         callback = prefix_allowed_tokens_fn(trie, prompt_length=len(prompt), end=end)
-        return generate(model, prompt, width, end, prefix_allowed_tokens_fn=callback)
+        return generate(model, prompt, width, end, scores=scores, prefix_allowed_tokens_fn=callback)
 
     def by_dictionary(prompt, width):
         printed.prompt_length = len(prompt)
-        return generate(model, prompt, width, end, logits_processor=[printed])
+        return generate(model, prompt, width, end, scores=scores, logits_processor=[printed])
 
     def by_mask(prompt, width):
         processor = TrieLogitsProcessor(trie, prompt_length=len(prompt), end=end)
-        return generate(model, prompt, width, end, logits_processor=[processor])
+        return generate(model, prompt, width, end, scores=scores, logits_processor=[processor])
 
     def together(prompts, width):
         items, scores = decoder.decode(prompts, width)
@@ -115,12 +116,17 @@ def variants(model, trie, end):
             for user, score in zip(items.tolist(), scores, strict=True)
         ]
 
+    def alone(prompts, width):
+        if decoder.way:
+            decoder.way.known = ()
+        return together(prompts, width)
+
     def each(way):
         return lambda prompts, width: [way(prompt, width) for prompt in prompts]
 
     one = lambda prompt, width: together([prompt], width)[0]  # noqa: E731
     ways = dict(zip(PEERS, map(each, (by_callback, by_dictionary, by_mask)), strict=True))
-    return ways | dict(zip(OURS, (each(one), together), strict=True)), decoder
+    return ways | dict(zip(OURS, (each(one), alone, together), strict=True)), decoder
 
 
 def codes_of(trie: Trie) -> torch.Tensor:
@@ -159,40 +165,50 @@ def timed(way, prompts, width) -> dict:
 
 def measure(options: argparse.Namespace, kept: Kept) -> dict:
     model, trie, prompts, end = prepare(options)
-    ways, decoder = variants(model, trie, end)
     code_of = {int(token): code for tokens in trie.tokens for code, token in enumerate(tokens)}
-    exact = [
-        kept.get(f"exact {u}", lambda p=p: decoder.decode([p], max(WIDTHS), exact=True)[0][0].tolist())
-        for u, p in enumerate(prompts)
-    ]
-    for way in ways.values():
-        way(prompts[:1], 2)  # warm
     body = sum(p.numel() for p in model.parameters()) - matrices(model)["input"].numel()
     results: dict = {
         "tokens": [len(prompt) for prompt in prompts],
         "items": len(trie.items),
         "body": body,
-        "widths": {},
+        "inner": sum(trie.count(depth) for depth in range(trie.levels)),
+        "tables": {},
     }
-    results["inner"] = sum(trie.count(depth) for depth in range(trie.levels))
-    for width in WIDTHS:
-        made = {name: [] for name in ways}
-        for user, prompt in enumerate(prompts):
-            for name in (*PEERS, OURS[0]):
-                made[name].append(
-                    kept.get(f"{width}, {name}, {user}", lambda w=ways[name], p=prompt, k=width: timed(w, [p], k))
-                )
-        made[OURS[1]].append(kept.get(f"{width}, {OURS[1]}", lambda k=width: timed(ways[OURS[1]], prompts, k)))
-        lists = {name: [found for one in of for found in one["lists"]] for name, of in made.items()}
-        results["widths"][width] = {
-            name: {
-                "seconds": statistics.median(one["seconds"][0] for one in of),
-                "cpu_seconds": statistics.median(one["seconds"][1] for one in of),
-                **judged(lists[name], lists[OURS[0]], [row[:width] for row in exact], code_of, codes_of(trie).tolist()),
+    codes = codes_of(trie).tolist()
+    for scores, widths, peers in (("vocabulary", WIDTHS, PEERS), ("items", WIDTHS[1:2], PEERS[:1])):
+        ways, decoder = variants(model, trie, end, scores=scores)
+        exact = [
+            kept.get(
+                f"{scores}, exact {u}",
+                lambda p=p, d=decoder: d.decode([p], max(WIDTHS), exact=True)[0][0].tolist(),
+            )
+            for u, p in enumerate(prompts)
+        ]
+        for name in (*peers, *OURS):
+            ways[name](prompts[:1], 2)  # warm
+        for width in widths:
+            made = turns(kept, {name: ways[name] for name in (*peers, *OURS)}, prompts, width, label=scores)
+            lists = {name: [found for one in of for found in one["lists"]] for name, of in made.items()}
+            results["tables"][f"{scores} {width}"] = {
+                name: {
+                    "seconds": statistics.median(one["seconds"][0] for one in of),
+                    "cpu_seconds": statistics.median(one["seconds"][1] for one in of),
+                    **judged(lists[name], lists[OURS[0]], [row[:width] for row in exact], code_of, codes),
+                }
+                for name, of in made.items()
             }
-            for name, of in made.items()
-        }
     return results
+
+
+def turns(kept: Kept, ways: dict, prompts: list, width: int, *, label: str) -> dict[str, list[dict]]:
+    """What each way finds and takes, user by user in turn, and all users together."""
+    made: dict[str, list[dict]] = {name: [] for name in ways}
+    for user, prompt in enumerate(prompts):
+        for name in (name for name in ways if name != OURS[-1]):
+            found = kept.get(f"{label} {width}, {name}, {user}", lambda w=ways[name], p=prompt: timed(w, [p], width))
+            made[name].append(found)
+    made[OURS[-1]].append(kept.get(f"{label} {width}, {OURS[-1]}", lambda: timed(ways[OURS[-1]], prompts, width)))
+    return made
 
 
 def judged(found, ours, exact, code_of, codes) -> dict:
@@ -227,7 +243,7 @@ def peak(options: argparse.Namespace, name: str) -> float:
 def peak_here(options: argparse.Namespace) -> None:
     """Resident memory sampled while a way runs: loading the model has left a higher mark than any of them."""
     model, trie, prompts, end = prepare(options)
-    way, process = variants(model, trie, end)[0][options.peak], psutil.Process()
+    way, process = variants(model, trie, end, scores="vocabulary")[0][options.peak], psutil.Process()
     way(prompts, 2)  # warm
     before, seen, done = process.memory_info().rss, [], threading.Event()
 
@@ -251,7 +267,9 @@ def report(results: dict, memory: dict[str, float]) -> str:
         f"SmolLM2-135M in float32 on {torch.get_num_threads()} threads, 3 levels of 256 codes, {results['items']:,} sequences "
         f"of them ({results['inner']:,} inner nodes), {len(tokens)} users, prompts of {min(tokens)} to {max(tokens)} tokens (median "
         f"{statistics.median(tokens):.0f}). Median seconds a user, variants in turn; scores are true probabilities among the "
-        "vocabulary, for all alike. Invalid: sequences that are no item. Overlap: with the exact list of the same "
+        "vocabulary, for all alike, and in the last table among the codes that may follow (our default; `renormalize_logits` "
+        "of `generate`). One user: the beginning that the prompt shares with the one before is known; nothing known: it is "
+        "not, as for a first user. Invalid: sequences that are no item. Overlap: with the exact list of the same "
         "length. Same: users whose list is ours, in order. Apart: largest difference of a score at the same rank. MiB: "
         "peak at the widest beam above what a run of width 2 leaves, one user.\n",
     ]
@@ -260,12 +278,13 @@ def report(results: dict, memory: dict[str, float]) -> str:
         f"The tree of a million items (4 levels of 256 codes) takes {made['seconds']:.1f} s ({made['cpu']:.1f} s of "
         f"processor) and {made['bytes'] / 1e6:.0f} MB.\n"
     )
-    for width, ways in results["widths"].items():
+    for label, ways in results["tables"].items():
+        scores, width = label.split()[0], int(label.split()[1])
         floor, theirs = (
             statistics.mean(2e-9 * results["body"] * (times * length + (LEVELS - 1) * width) for length in tokens)
             for times in (1, width)
         )
-        lines += [f"### K = {width}\n",
+        lines += [f"### K = {width}, scores among the {scores}\n",
                   f"GFLOP a user through the body of the model: {floor:.1f} where each prompt is run once (the floor), "
                   f"{theirs:.1f} where it is run for each beam.\n", "| variant | s/user | CPU s | × ours, one user | invalid | overlap | same | apart | MiB |",
                   "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip

@@ -29,6 +29,28 @@ def test_a_tree_behind_a_prompt_is_whole_sequences(family):
         torch.testing.assert_close(grown(SharedPrompts(model)), grown(WholeSequences(model)), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt2"])
+def test_prompts_that_begin_as_those_before_go_on_from_there(family, monkeypatch):
+    model, read = tiny(family), []
+    run = SharedPrompts._run
+    monkeypatch.setattr(
+        SharedPrompts, "_run", lambda self, ids, *more: read.append(ids.numel()) or run(self, ids, *more)
+    )
+    way, (first, second, third, _) = SharedPrompts(model), PROMPTS
+    grown(way, [first])
+    for prompts, tokens in (
+        ([first], [1]),  # the same again: its last token alone
+        ([[*first[:6], 9, 10]], [2]),
+        ([[*first[:6], 9, 10, 11], [*first[:6], 9, 12]], [4]),  # 7 known tokens, of the first 2 more; padded
+        ([second, third], [2 * (len(third) - 2)]),
+        ([[5, 6, 7], [5, 6, 8]], [2, 2]),
+    ):
+        del read[:]
+        again = grown(way, prompts)
+        assert read[: len(tokens)] == tokens
+        torch.testing.assert_close(again, grown(WholeSequences(model), prompts), rtol=0, atol=1e-4)
+
+
 def test_whole_sequences_are_the_models_own():
     model, found = tiny(), None
     with torch.no_grad():

@@ -93,6 +93,26 @@ def test_only_and_exclude_remove_items_and_change_no_score(llama, tables, data):
     assert torch.equal(items, wide)
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_nothing_is_run_for_an_only_code(llama, exact, monkeypatch):
+    """An only child has probability 1 among the items; the vocabulary's probability of it is another matter."""
+    codes, run = torch.cat([CODES[:12], CODES[:1] + torch.tensor([0, 0, 1])]), []
+    parents = [tuple(row) for row in codes[:, :2].tolist()]
+    forks = {row for row in parents if len({int(c) for p, c in zip(parents, codes[:, 2], strict=True) if p == row}) > 1}
+    assert 0 < len(forks) < len(set(parents))
+    extend = SharedPrompts.extend
+    for scores, last in (("items", len(forks)), ("vocabulary", len(set(parents)))):
+        decoder = Decoder(llama, tree(codes), scores=scores)
+        table = literal(llama, PROMPTS, scores, codes)
+        decoder._agreeing(PROMPTS)
+        monkeypatch.setattr(SharedPrompts, "extend", lambda *a, **k: run.append(a[1].shape[1]) or extend(*a, **k))
+        items, values = decoder.decode(PROMPTS, len(codes), exact=exact)
+        monkeypatch.undo()
+        assert run[-1] == last
+        assert items.tolist() == [ranking(row) for row in table]
+        torch.testing.assert_close(values, table.gather(1, items), rtol=0, atol=1e-4)
+
+
 def test_a_narrow_beam_returns_allowed_items_alone_and_none_twice(llama):
     only = [{3, 17, 18, 40}] * len(PROMPTS)
     items, values = decode(llama, tree(), PROMPTS, 4, only=only)
