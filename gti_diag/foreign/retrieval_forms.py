@@ -62,4 +62,3 @@ class EncoderForm(Form):
 
     schema_: Schema = Field(alias="schema")
     slots: Annotated[int, Field(ge=1, le=4096)]
-    length: Annotated[float, Field(gt=0, lt=1e6)]

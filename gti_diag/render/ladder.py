@@ -71,7 +71,7 @@ def table(climbed: Climbed) -> str:
     for rung in climbed["rungs"]:
         speed, over, quality = rung["speed"] or {}, rung["over"], rung["quality"] or {}
         bounds = quality.get("interval")
-        ndcg = NONE if bounds is None else f"{quality['ndcg']:.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
+        ndcg = NONE if bounds is None else f"{quality['ndcg']:.3f} ({bounds[0]:.3f} to {bounds[1]:.3f})"
         rows.append(
             (
                 rung["title"],

@@ -30,7 +30,9 @@ class Cut:
 class Vectors:
     """What item tokens are."""
 
-    slots: Annotated[int, typer.Option("--tokens", min=1, help="Vectors that stand for a document.")] = 3
+    slots: Annotated[
+        int, typer.Option("--tokens", min=1, help="Vectors that stand for a document, at first its first tokens.")
+    ] = 8
     layers: Annotated[int, typer.Option("--encoder-layers", min=1, help="First layers of the ranker that encode.")] = 10
     align: Annotated[float, typer.Option(min=0, help="Weight of states like those that text gives.")] = 1.0
     labels: Annotated[
@@ -143,7 +145,7 @@ def items(
     judge: Judge, data: Data, split: Split, out: Out, vectors: Vectors, training: Trained, encoder: EncoderName = "minilm",
     test: HeldOut = None,
 ) -> None:  # fmt: skip
-    """Turn every document into a few vectors, and teach a ranker to read them in place of the text.
+    """Turn every document into a few vectors, and teach a ranker to read them in place of the text; questions keep its order.
 
     OUT holds the ranker (a plain checkpoint), the encoder, items.safetensors (half precision) and request.json, which asks a
     server that takes embedding overrides. Item tokens that collapse, repeat or are not read are told while they train.

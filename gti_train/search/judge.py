@@ -28,7 +28,7 @@ from gti_train.model.tree_passes import find_way
 from .collection import Collection
 from .pairs import Pair, families
 from .prompts import DOCUMENT_FIRST, Prompter, Wording
-from .scoring import TOKENS_AT_ONCE, score
+from .scoring import score
 from .soft_answers import SoftAnswers, SoftExample
 
 if TYPE_CHECKING:
@@ -233,7 +233,6 @@ def judge_pairs(
     collection: Collection,
     pairs: Sequence[Pair],
     *,
-    at_once: int = TOKENS_AT_ONCE,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Float[Tensor, " pairs"]:
     """Log-odds of yes for pairs of a query and a document, by their places; what pairs share is run once."""
@@ -246,6 +245,6 @@ def judge_pairs(
         asked = prompter.prompts(
             [(collection.queries[q].text, collection.documents[d].text) for q, d in (pairs[i] for i in part)]
         )
-        found[torch.tensor(part)] = score(model, asked.ids, prompter.rows, shared=asked.shared, at_once=at_once).cpu()
+        found[torch.tensor(part)] = score(model, asked.ids, prompter.rows, shared=asked.shared).cpu()
         progress(min(1.0, (start + size) / len(order)))
     return found

@@ -154,13 +154,18 @@ def summaries_of(
     named = {d.id: d.text for d in collection.documents}
     own = {d.id: asked.get(place) or [d.title or d.text] for place, d in enumerate(collection.documents)}
 
+    last: dict[
+        tuple[int, ...], float
+    ] = {}  # of the call before: a sentence that is cut off anyway is left out for free
+
     def log_odds(pairs: Sequence[tuple[str, str]]) -> Tensor:
-        prompts = prompter.prompts(pairs)
-        alike = list(dict.fromkeys(map(tuple, prompts.ids)))  # sentences that are cut off anyway are left out for free
-        places = {ids: number for number, ids in enumerate(alike)}
+        nonlocal last
+        asked = [tuple(ids) for ids in prompter.prompts(pairs).ids]
+        new = [ids for ids in dict.fromkeys(asked) if ids not in last]
         # Nothing is shared: a pass for the beginning of every shortened text costs more than it saves a few queries.
-        found = score(model, alike, prompter.rows, shared=[0] * len(alike))
-        return found.cpu()[[places[tuple(ids)] for ids in prompts.ids]]
+        scores = score(model, new, prompter.rows, shared=[0] * len(new)).tolist()
+        last = {ids: last[ids] for ids in asked if ids in last} | dict(zip(new, scores, strict=True))
+        return torch.tensor([last[ids] for ids in asked])
 
     return summarise_all(
         named, own, log_odds, budget=budget, length=lambda text: len(prompter.tokens(f" {text}")), cache=out,

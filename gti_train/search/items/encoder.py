@@ -1,8 +1,8 @@
 """From a document to k vectors that a ranker reads in place of its tokens.
 
-The encoder is the first layers of the ranker itself; behind a document it reads k slots, and what it says there corrects
-the k means of the document's token rows (its first kᵗʰ, its second, …) at the length of a usual row. The correction begins
-at zero: an item starts where its words are, which is where grounded tokens start (`model.initialisers.description`).
+An item starts as the rows of the document's first k tokens, its title as a rule: text that the ranker reads already. The
+encoder is the first layers of the ranker itself; behind the document it reads k slots, and what it says there is added. That
+begins at zero, so training only adds what the first tokens do not tell.
 """
 
 import copy
@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from gti_diag.errors import InputError
 from gti_train.model.continuations import right_padded
 from gti_train.model.loading import best_dtype, products_in, without_bars
-from gti_train.model.matrices import matrices
 
 from ..pruning.layers import decoder_layers, drop_layers
 
@@ -31,12 +30,12 @@ AT_ONCE = 32  # documents in one pass of `encode`
 
 
 class ItemEncoder(nn.Module):
-    """`body` reads documents and `slots`; `length` is that of a usual row of the vocabulary."""
+    """`body` reads documents and `slots`; `out` turns what it says there into what is added, at the length of the start."""
 
-    def __init__(self, body: "PreTrainedModel", slots: int, length: float):
+    def __init__(self, body: "PreTrainedModel", slots: int):
         super().__init__()
         dim = body.config.get_text_config().hidden_size
-        self.body, self.length = body, length
+        self.body = body
         rows = cast(nn.Embedding, body.get_input_embeddings()).weight.detach()
         self.slots = nn.Parameter(rows[:: max(1, len(rows) // slots)][:slots].float().clone())
         self.out = nn.Linear(dim, dim, bias=False)
@@ -52,20 +51,10 @@ class ItemEncoder(nn.Module):
         given = rows.index_put((torch.arange(len(documents), device=device)[:, None], at), self.slots.to(rows))
         hidden = self.body(inputs_embeds=given, use_cache=False).last_hidden_state
         said = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
-        means = chunk_means(ids.shape[1], lengths, count).to(rows) @ rows
-        start = F.normalize(means.float(), dim=-1) * self.length
-        step = self.out(F.rms_norm(said.float(), said.shape[-1:]))
-        return start + step.float() * self.length / start.shape[-1] ** 0.5
-
-
-def chunk_means(width: int, lengths: Int[Tensor, " documents"], count: int) -> Float[Tensor, "documents count width"]:
-    """What each token weighs in each of `count` means over equal parts of its document; a part has at least one token."""
-    parts = torch.arange(count, device=lengths.device)
-    first = (parts * lengths[:, None]) // count
-    after = torch.maximum(((parts + 1) * lengths[:, None]) // count, first + 1)
-    places = torch.arange(width, device=lengths.device)
-    inside = (places >= first[..., None]) & (places < after[..., None])
-    return inside.float() / inside.sum(-1, keepdim=True)
+        first = torch.arange(count, device=device) % lengths[:, None]  # a document of fewer tokens begins again
+        start = rows.gather(1, first[..., None].expand(-1, -1, rows.shape[-1])).float()
+        step = self.out(F.rms_norm(said.float(), said.shape[-1:])).float()
+        return start + step * torch.linalg.vector_norm(start, dim=-1, keepdim=True) / start.shape[-1] ** 0.5
 
 
 def encoder_of(ranker: "PreTrainedModel", *, slots: int, layers: int) -> ItemEncoder:
@@ -81,8 +70,7 @@ def encoder_of(ranker: "PreTrainedModel", *, slots: int, layers: int) -> ItemEnc
         )
     body: Any = copy.deepcopy(ranker.base_model)
     drop_layers(body, range(layers, have))
-    norms = torch.linalg.vector_norm(matrices(ranker)["input"].detach().float(), dim=1)
-    return ItemEncoder(body, slots, float(norms.median())).to(ranker.device)
+    return ItemEncoder(body, slots).to(ranker.device)
 
 
 @torch.inference_mode()
@@ -104,7 +92,7 @@ def save_encoder(encoder: ItemEncoder, folder: Path) -> None:
         encoder.body.save_pretrained(folder)
     own = {name: value.contiguous() for name, value in encoder.state_dict().items() if not name.startswith("body.")}
     save_file(own, folder / WEIGHTS)
-    content = {"schema": 1, "slots": len(encoder.slots), "length": encoder.length}
+    content = {"schema": 1, "slots": len(encoder.slots)}
     (folder / CONFIG).write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
@@ -124,6 +112,6 @@ def load_encoder(folder: Path, dtype: torch.dtype | None = None) -> ItemEncoder:
     given: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
     with without_bars():
         body = AutoModel.from_pretrained(folder, **given)
-    encoder = ItemEncoder(body, form.slots, form.length)
+    encoder = ItemEncoder(body, form.slots)
     encoder.load_state_dict(load_file(folder / WEIGHTS), strict=False)
     return encoder.eval().requires_grad_(False)

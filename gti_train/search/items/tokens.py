@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gti_diag.errors import InputError, bad
 
-from ..prompts import Prompter, Prompts
+from ..prompts import DOCUMENT_FIRST, Prompter, Prompts
 from ..scoring import Overrides
 
 VECTORS, IDS, REQUEST = "items.safetensors", "items.json", "request.json"
@@ -93,13 +93,16 @@ def load_items(folder: Path) -> ItemTokens:
 def request(prompter: Prompter, items: ItemTokens, query: str, places: Sequence[int]) -> dict:
     """The body of a scoring request to a server that replaces embeddings where a token stands.
 
-    Source: `/v1/score` of SGLang with token-embedding overrides (sgl-project/sglang #20960). The end of a prompt follows each
-    item there as it does here: an item is its slots and the tail.
+    Source: `/v1/score` of SGLang with token-embedding overrides (sgl-project/sglang #20960), whose prompts are the query and an
+    item, or with `item_first` the other way round. What all prompts have in common counts as the query's.
     """
     prompts, overrides = items.asked(prompter, [(query, place) for place in places])
+    begin, rest = zip(*((ids[:n], ids[n:]) for ids, n in zip(prompts.ids, prompts.shared, strict=True)), strict=True)
+    first = prompter.wording.order == DOCUMENT_FIRST
     return {
-        "query": prompts.ids[0][: prompts.shared[0]],
-        "items": [ids[shared:] for ids, shared in zip(prompts.ids, prompts.shared, strict=True)],
+        "query": rest[0] if first else begin[0],
+        "items": list(begin if first else rest),
+        "item_first": first,
         "label_token_ids": list(prompter.rows),
         "apply_softmax": True,
         "embed_override_token_id": items.token,

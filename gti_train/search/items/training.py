@@ -4,7 +4,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from ..collection import Collection
 from ..evaluation import quality, reranked
 from ..judge import load_judge, save_judge
 from ..pairs import Pair
-from ..prompts import QUERY_FIRST, Prompter
+from ..prompts import Prompter
 from ..scoring import score
 from ..teacher import Said
 from .alarms import item_geometry, warn
@@ -45,7 +45,7 @@ class ItemConfig:
     about a document in it; every: steps between looks at the item tokens.
     """
 
-    slots: int = 3
+    slots: int = 8
     layers: int = 10
     align: float = 1.0
     labels: float = 0.5
@@ -76,10 +76,8 @@ class Hybrid:
 
     @classmethod
     def begin(cls, ranker: "PreTrainedModel", prompter: Prompter, config: ItemConfig) -> "Hybrid":
-        """From a text ranker (float32). It is asked query first: that is what prompts share when items are short."""
-        wording = replace(prompter.wording, order=QUERY_FIRST)
-        encoder = encoder_of(ranker, slots=config.slots, layers=config.layers)
-        return cls(ranker, Prompter(prompter.tokenizer, wording), encoder)
+        """From a text ranker (float32), which goes on to be asked as it was."""
+        return cls(ranker, prompter, encoder_of(ranker, slots=config.slots, layers=config.layers))
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """All that learns: not the vocabularies of either, which item tokens are to be measured against."""

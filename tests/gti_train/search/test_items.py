@@ -9,7 +9,7 @@ from gti_diag.errors import InputError
 from gti_train.model.loading import load_language_model
 from gti_train.model.tree_passes import find_way
 from gti_train.search.items import alarms
-from gti_train.search.items.encoder import chunk_means, encode, encoder_of
+from gti_train.search.items.encoder import encode, encoder_of
 from gti_train.search.items.objective import ItemAnswers, ItemLesson
 from gti_train.search.items.tokens import ItemTokens, load_items, request, save_items, slot_token
 from gti_train.search.items.training import (
@@ -22,7 +22,7 @@ from gti_train.search.items.training import (
     save_hybrid,
     train_hybrid,
 )  # fmt: skip
-from gti_train.search.prompts import Prompter, Wording
+from gti_train.search.prompts import ORDERS, Prompter, Wording
 from gti_train.search.scoring import score
 from gti_train.search.teacher import teacher_says
 
@@ -45,22 +45,16 @@ def trained(encoder):
     return encoder
 
 
-def test_the_parts_of_a_document_are_equal_cover_it_and_are_never_empty():
-    found = chunk_means(6, torch.tensor([5, 1, 4]), 2)
-    assert found[0].tolist() == [
-        [0.5, 0.5, 0, 0, 0, 0],
-        [0, 0, pytest.approx(1 / 3), pytest.approx(1 / 3), pytest.approx(1 / 3), 0],
-    ]
-    assert found[1].tolist() == [[1, 0, 0, 0, 0, 0]] * 2
-    torch.testing.assert_close(chunk_means(3, torch.tensor([3]), 5).sum(-1), torch.ones(1, 5))
-
-
-def test_an_item_begins_where_its_words_are_at_the_length_of_a_usual_row(hybrid):
-    rows = hybrid.ranker.get_input_embeddings().weight
-    found = hybrid.encoder([[5, 6, 7, 8]])[0]
-    for slot, part in enumerate(([5, 6], [7, 8])):
-        mean = rows[part].mean(0)
-        torch.testing.assert_close(found[slot], mean / mean.norm() * rows.norm(dim=1).median())
+def test_before_training_the_ranker_reads_the_first_tokens_of_a_document(hybrid):
+    queries, pairs = [[20, 21], [22]], [(query, document) for query in range(2) for document in range(3)]
+    items = ItemTokens(("a", "b", "c"), hybrid.encoder(DOCUMENTS), slot_token(hybrid.prompter))
+    texts = [hybrid.prompter.tokenizer.decode(query) for query in queries]
+    asked, overrides = items.asked(hybrid.prompter, [(texts[query], document) for query, document in pairs])
+    started = [[5, 6], [10, 10], [11, 12]]  # a document of one token is read again
+    text = hybrid.prompter.assembled([(hybrid.prompter.tokens(f" {texts[q]}"), started[d]) for q, d in pairs])
+    found = score(hybrid.ranker, asked.ids, hybrid.prompter.rows, overrides=overrides)
+    torch.testing.assert_close(found, score(hybrid.ranker, text.ids, hybrid.prompter.rows), atol=1e-5, rtol=0)
+    assert float(found.std()) > 1e-3
 
 
 def test_a_document_has_the_same_vectors_alone_and_in_company(hybrid):
@@ -136,14 +130,16 @@ def test_training_teaches_the_ranker_to_read_items_and_a_saved_folder_scores_ali
     torch.testing.assert_close(encode(again.encoder, again.documents(collection)), items.vectors)
 
 
-def test_a_request_holds_what_is_scored_in_process(hybrid):
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_request_holds_what_is_scored_in_process(hybrid, order):
+    hybrid.prompter = Prompter(hybrid.prompter.tokenizer, replace(hybrid.prompter.wording, order=order))
     vectors = torch.randn(3, 2, 48, generator=torch.Generator().manual_seed(1)).half()
     items = ItemTokens(("a", "b", "c"), vectors, slot_token(hybrid.prompter))
     body = request(hybrid.prompter, items, "red kettle", [2, 0])
     prompts, overrides = items.asked(hybrid.prompter, [("red kettle", 2), ("red kettle", 0)])
     found = score(hybrid.ranker, prompts.ids, hybrid.prompter.rows, shared=prompts.shared, overrides=overrides)
     for own, item, given in zip(found, body["items"], body["item_embed_overrides"], strict=True):  # as the server would
-        ids = torch.tensor([body["query"] + item])
+        ids = torch.tensor([item + body["query"] if body["item_first"] else body["query"] + item])
         rows = hybrid.ranker.get_input_embeddings()(ids).clone()
         rows[ids == body["embed_override_token_id"]] = torch.tensor(given)
         yes, no = hybrid.ranker(inputs_embeds=rows).logits[0, -1, body["label_token_ids"]]

@@ -78,6 +78,7 @@ def test_the_table_and_the_figure_are_written_and_what_is_not_measured_is_a_dash
     assert text == (out / "ladder.md").read_text().rstrip("\n")
     line = next(line for line in text.splitlines() if line.startswith("| short"))
     assert line.rstrip(" |").endswith("– | – | – | –")
+    assert "\\" not in text  # it is printed as it is, too
     assert (out / "ladder.png").stat().st_size > 5000
     assert json.loads((out / "ladder.json").read_text())["teacher"] == "shared-prefix"
 
