@@ -98,7 +98,8 @@ def train(
     cut into micro-batches and processes. The states share memory with the run: save or copy them at once.
 
     Raises:
-        InputError: a loss or a gradient is not finite, or a loss is over `DIVERGED`.
+        InputError: a loss or a gradient is not finite, or a loss is over `DIVERGED`; of the last step also the loss
+            of its batch after it, which no later step would see.
     """
     optimizer = adamw(parameters, learning_rate=config.learning_rate)
     if state is not None:
@@ -130,6 +131,9 @@ def train(
         optimizer.zero_grad()
         objective.updated()
         record = StepRecord(step, mean, float(norm), rate, supervised, time.perf_counter() - began)
+        if step == config.steps:
+            after = evaluate(objective, batch, batch=config.batch, device=parameters[0].device)
+            check_loss("loss after the update", after, step=step)
         yield record, State(step, [p.data for p in parameters], optimizer.state_dict())
 
 
