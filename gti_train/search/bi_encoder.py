@@ -10,6 +10,7 @@ from torch import Tensor
 from gti_diag.errors import InputError
 from gti_diag.foreign.library_errors import reason
 from gti_diag.measures.relation import nearest
+from gti_train.model.loading import without_bars
 from gti_train.semantic_ids.vectors import encoder_place
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu") -> "SentenceT
     except ImportError:
         raise InputError("retrieval needs sentence-transformers: pip install 'gti-diag[search]'") from None
     try:
-        model = SentenceTransformer(encoder_place(name), device=str(device), trust_remote_code=False)
+        with without_bars():
+            model = SentenceTransformer(encoder_place(name), device=str(device), trust_remote_code=False)
     except InputError:
         raise
     except Exception as error:  # a damaged folder fails in as many ways as it has files

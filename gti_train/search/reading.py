@@ -71,7 +71,7 @@ def _documents(path: Path) -> tuple[Document, ...]:
         if not document.text:
             raise bad(place, f"document {line.doc_id!r} has an empty text", "give it one, or leave it out")
         found.append(document)
-    _once(path, "document", [document.id for document in found])
+    _columns(path, "document", [document.id for document in found])
     return tuple(found)
 
 
@@ -85,7 +85,7 @@ def _queries(path: Path) -> tuple[Query, ...]:
         if not line.text.strip():
             raise bad(place, f"query {line.query_id!r} has an empty text", "give it one, or leave it out")
         found.append(Query(line.query_id, line.text.strip()))
-    _once(path, "query", [query.id for query in found])
+    _columns(path, "query", [query.id for query in found])
     return tuple(found)
 
 
@@ -129,9 +129,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path}: cannot be read ({error})") from error
 
 
-def _once(path: Path, what: str, ids: Sequence[str]) -> None:
+def _columns(path: Path, what: str, ids: Sequence[str]) -> None:
     seen: set[str] = set()
     for value in ids:
+        if len(value.split()) != 1:
+            raise bad(path, f"{what} {value!r} holds a blank", "leave blanks out: runs part their columns by them")
         if value in seen:
             raise bad(path, f"{what} {value!r} occurs twice", "every id once")
         seen.add(value)

@@ -82,6 +82,46 @@ def test_tokens_of_any_form_are_added_probed_and_repaired(told, tiny_lm, tmp_pat
     assert "[/INST]" in out
 
 
+STUDY = """
+name = "shop"
+model = {model}
+chat = false
+data = {{ source = {source} }}
+sids = {{ dimensions = 4, sizes = [4, 4, 4] }}
+fine_tuning = {{ steps = 1, batch = 2, longest = 3 }}
+evaluation = {{ ks = [4] }}
+arms = {{ mean = {{ start = "mean" }} }}
+"""
+
+
+def test_a_study_and_the_demo_in_a_hostile_place(told, shop, tiny_lm, tmp_path):
+    model = tiny_lm(f"{PLACE}/base")
+    study = tmp_path / "[item_0].toml"
+    study.write_text(STUDY.format(model=json.dumps(str(model)), source=json.dumps(str(shop))), encoding="utf-8")
+    assert "seed-0/mean" in told("run", study, "--out", shop / "run", "--dry-run")
+    told("run", study, "--out", shop / "run")
+    told("summarise", shop / "run" / "results", "--out", shop / "drawn")
+    told("demo", "--model", model, "--out", shop / "demo", "--items", 81, "--codes", "12,10", "--steps", 1)
+
+
+def test_a_collection_of_hostile_texts_is_searched(told, shop, tiny_lm):
+    whole = [text for text in NASTY if "\ud800" not in text]
+    named = [f"{''.join(text.split())}-{n}" for n, text in enumerate(whole)]
+    lines = {
+        "documents.jsonl": [{"doc_id": name, "title": text, "text": f"lamp {text}", "group": name} for name, text in zip(named, whole, strict=True)],
+        "queries.jsonl": [{"query_id": f"q{name}", "text": f"{text} kettle"} for name, text in zip(named, whole, strict=True)],
+    }  # fmt: skip
+    for name, records in lines.items():
+        (shop / name).write_text("".join(json.dumps(record) + "\n" for record in records))
+    (shop / "qrels.tsv").write_text("".join(f"q{name}\t{name}\t1\n" for name in named), encoding="utf-8")
+    part = ("--data", shop, "--split", "[/b]")
+    base, found = tiny_lm(f"{PLACE}/base"), shop / "[bold].run"
+    told("search", "retrieve", *part, "--encoder", "bm25", "--k", 3, "--out", found)
+    told("search", "judge", base, *part, "--out", shop / "judge", "--epochs", 0.1, "--batch-size", 1, "--max-tokens", 256, "--yes", "Y", "--no", "N")  # fmt: skip
+    told("search", "rerank", shop / "judge", found, *part, "--out", shop / "judged.run")
+    told("search", "evaluate", found, shop / "judged.run", *part, "--json", shop / "quality.json")
+
+
 COMMANDS = {
     "catalogue": ["{0}", "--out", "{out}"],
     "sids": ["{0}", "--out", "{out}", "--codes", "4,4"],
@@ -92,15 +132,26 @@ COMMANDS = {
     "curves": ["a={0}", "--baseline", "a", "--out", "{out}"],
     "repair": ["{0}", "--rule", "mean", "--out", "{out}"],
     "probe": ["{0}", "--out", "{out}/p.jsonl"],
+    "run": ["{0}", "--out", "{out}"],
+    "summarise": ["{0}", "--out", "{out}"],
+    "demo": ["--model", "{0}", "--out", "{out}", "--quiet"],
+    "search tune": ["--data", "{0}", "--split", "{0}", "--out", "{out}"],
+    "search retrieve": ["--data", "{0}", "--split", "{0}", "--encoder", "{0}", "--out", "{out}/x.run"],
+    "search judge": ["{0}", "--data", "{0}", "--split", "{0}", "--out", "{out}"],
+    "search rerank": ["{0}", "{0}", "--data", "{0}", "--split", "{0}", "--out", "{out}/x.run"],
+    "search evaluate": ["{0}", "--data", "{0}", "--split", "{0}"],
+    "search agree": ["{0}", "--data", "{0}", "--split", "{0}", "--like", "{0}"],
+    "search prune": ["{0}", "--data", "{0}", "--split", "{0}", "--out", "{out}"],
+    "search demo": ["--model", "{0}", "--out", "{out}", "--quiet"],
 }
 
 
 @pytest.mark.parametrize("text", [text for text in NASTY if "\ud800" not in text])
 @pytest.mark.parametrize("name", COMMANDS)
 def test_what_is_not_there_is_named_in_one_line(command, tmp_path, name, text):
-    code, out, err = command(name, *(part.format(text, out=tmp_path / "out") for part in COMMANDS[name]))
+    code, out, err = command(*name.split(), *(part.format(text, out=tmp_path / "out") for part in COMMANDS[name]))
     harmless(out + err)
     assert (code, out) == (2, ""), err
     assert err.startswith("gti-train: ") and err.count("\n") == 1
     assert "not foreseen" not in err, err
-    assert not (tmp_path / "out").exists()
+    assert name.endswith("demo") or not (tmp_path / "out").exists()  # the demos keep the stages before the model

@@ -241,6 +241,8 @@ def test_a_diverged_run_leaves_what_is_there(tiny_lm, tmp_path, steps, told):
     ground_checkpoint(source, tmp_path / "gti", examples=EXAMPLES, config=GroundingConfig(steps=1))
     before = (tmp_path / "gti" / "model.safetensors").read_bytes()
     wild = GroundingConfig(steps=steps, learning_rate=1e9, warmup=0)
-    with pytest.raises(InputError, match=rf"{told} \S+ at step {min(steps, 2)}, the run has diverged: lower the learning rate"):
+    with pytest.raises(
+        InputError, match=rf"{told} \S+ at step {min(steps, 2)}, the run has diverged: lower the learning rate"
+    ):
         ground_checkpoint(source, tmp_path / "gti", examples=EXAMPLES, config=wild)
     assert (tmp_path / "gti" / "model.safetensors").read_bytes() == before

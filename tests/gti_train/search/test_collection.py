@@ -49,6 +49,7 @@ def test_beir_and_trec_files_are_read(tmp_path):
         ("queries.t.jsonl", '{"query_id": "q9", "text": " "}', r"queries.t.jsonl:7: query 'q9' has an empty text"),
         ("queries.t.jsonl", '{"query_id": "q0", "text": "x"}', r"query 'q0' occurs twice"),
         ("documents.jsonl", '{"doc_id": "n", "text": ""}', r"documents.jsonl:13: document 'n' has an empty text"),
+        ("documents.jsonl", '{"doc_id": "a b", "text": "x"}', r"document 'a b' holds a blank; leave blanks out"),
         ("documents.jsonl", '{"doc_id": 5, "text": "x"}', r"doc_id is 5, it should be a text"),
         ("documents.jsonl", "not json", r"documents.jsonl:13: is not usable JSON"),
     ],
