@@ -14,6 +14,8 @@ from torch import Tensor
 
 from .attention import use_constant_past
 from .head import head_of, logits_of, vocabulary_loss
+from .tree_attention import NAME as BLOCKS
+from .tree_attention import block_mask, use_tree_attention
 from .trees import TokenTree, alike
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FLEX = "flex_attention"
+ROW_CPU = 384  # nodes of a row: longer ones share more, and attend to more that is not theirs
 BY_TYPE, ONE, APART = "a mask for each type of layer", "one mask", "apart"
 
 
@@ -78,7 +81,8 @@ def _inputs(tree: TokenTree, way: Way, model: "PreTrainedModel") -> tuple[dict[s
 def _masks(tree: TokenTree, way: Way, model: "PreTrainedModel") -> Any:
     """Ancestors as the model's attention takes them: blocks for flex attention, else numbers to add to scores."""
     config = model.config.get_text_config()
-    build = _blocks if config._attn_implementation == FLEX else partial(_additive, dtype=model.dtype)
+    kind = config._attn_implementation
+    build = _flex if kind == FLEX else partial(block_mask if kind == BLOCKS else _additive, dtype=model.dtype)
     window = getattr(config, "sliding_window", None)
     if way.masks == ONE:
         return build(tree, window)
@@ -94,7 +98,7 @@ def _additive(tree: TokenTree, window: int | None, dtype: torch.dtype) -> Tensor
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
 
 
-def _blocks(tree: TokenTree, window: int | None) -> Any:
+def _flex(tree: TokenTree, window: int | None) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
     ends, depths = tree.ends, tree.depths
@@ -105,6 +109,12 @@ def _blocks(tree: TokenTree, window: int | None) -> Any:
 
     rows, nodes = tree.ids.shape
     return create_block_mask(seen, rows, None, nodes, nodes, device=tree.ids.device)
+
+
+def longest_row(model: "PreTrainedModel", budget: int) -> int:
+    """How many nodes a row of a pass of `budget` should hold at most: all, unless each attends to all of its row."""
+    attention = model.config.get_text_config()._attn_implementation
+    return budget if model.device.type != "cpu" or attention == BLOCKS else ROW_CPU
 
 
 def find_way(model: "PreTrainedModel", sequences: Sequence[Sequence[int]]) -> Way:
@@ -132,6 +142,7 @@ def find_way(model: "PreTrainedModel", sequences: Sequence[Sequence[int]]) -> Wa
 
 def _attentions(model: "PreTrainedModel", own: str) -> Iterator[Callable[["PreTrainedModel"], None]]:
     if model.device.type == "cpu":
+        yield use_tree_attention
         yield use_constant_past  # there is no past here: it is grouped attention with every gradient
     else:
         yield lambda model: model.set_attn_implementation(FLEX)

@@ -14,7 +14,7 @@ from gti_train.model.loading import products_in
 from gti_train.model.micro_batches import overhead_of
 from gti_train.model.packing import Place, packed
 from gti_train.model.sequences import Encoded, Example, encode
-from gti_train.model.tree_passes import Way, hidden_states, tree_loss
+from gti_train.model.tree_passes import Way, hidden_states, longest_row, tree_loss
 from gti_train.model.trees import TokenTree
 
 from .choices import CodeChoices
@@ -23,8 +23,6 @@ from .prompts import TITLE, TO_TEXT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-ROW_CPU = 384  # nodes of a row: longer ones share more, and attend to more that is not theirs
 
 
 @dataclass(frozen=True)
@@ -111,10 +109,10 @@ class TreeAnswers:
     def parts(self, indices: Sequence[int]) -> list[Part]:
         """Passes of packed trees."""
         chosen = [self.families[i] for i in indices]
-        device = self.learner.model.device
-        row = ROW_CPU if device.type == "cpu" else self.micro_tokens
+        model = self.learner.model
+        row = longest_row(model, self.micro_tokens)
         tokens = [[sequence.ids for sequence in family.sequences] for family in chosen]
-        passes = packed(tokens, row=row, budget=self.micro_tokens, overhead=overhead_of(device))
+        passes = packed(tokens, row=row, budget=self.micro_tokens, overhead=overhead_of(model.device))
         return [partial(self._loss, chosen, rows) for rows in passes]
 
     def _loss(self, families: Sequence[Family], rows: list[list[Place]]) -> Tensor:

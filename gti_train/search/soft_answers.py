@@ -20,13 +20,11 @@ from gti_train.model.head import head_of, logits_of
 from gti_train.model.loading import products_in
 from gti_train.model.micro_batches import overhead_of
 from gti_train.model.packing import Place, packed
-from gti_train.model.tree_passes import Way, hidden_states
+from gti_train.model.tree_passes import Way, hidden_states, longest_row
 from gti_train.model.trees import TokenTree
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-ROW_CPU = 384  # nodes of a row, as in fine-tuning
 
 
 @dataclass(frozen=True)
@@ -89,10 +87,9 @@ class SoftAnswers:
     def parts(self, indices: Sequence[int]) -> list[Part]:
         """Passes of packed trees."""
         chosen = [self.families[i] for i in indices]
-        device = self.model.device
-        row = ROW_CPU if device.type == "cpu" else self.micro_tokens
+        row = longest_row(self.model, self.micro_tokens)
         tokens = [[(*e.ids, e.ids[-1]) for e in family] for family in chosen]  # the last is only a target
-        passes = packed(tokens, row=row, budget=self.micro_tokens, overhead=overhead_of(device))
+        passes = packed(tokens, row=row, budget=self.micro_tokens, overhead=overhead_of(self.model.device))
         return [partial(self._loss, chosen, rows) for rows in passes]
 
     def _loss(self, families: Sequence[Sequence[SoftExample]], rows: list[list[Place]]) -> Tensor:

@@ -18,11 +18,11 @@ from gti_train.model.loading import products_in
 from gti_train.model.matrices import matrices
 from gti_train.model.micro_batches import buckets, overhead_of
 from gti_train.model.packing import packed
-from gti_train.model.tree_passes import Way, hidden_states
+from gti_train.model.tree_passes import Way, hidden_states, longest_row
 from gti_train.model.trees import TokenTree
 
 from ..prompts import Prompter
-from ..soft_answers import ROW_CPU, answer_logits, grown, soft_divergence
+from ..soft_answers import answer_logits, grown, soft_divergence
 from .encoder import ItemEncoder
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class ItemAnswers:
         with products_in(self.compute, device):
             vectors = self.encoder([lesson.document for lesson in lessons])
             prompts = self._prompts(lessons, vectors.shape[1])
-            row = ROW_CPU if device.type == "cpu" else self.micro_tokens
+            row = longest_row(self.ranker, self.micro_tokens)
             passes = packed([[(*p, p[-1]) for p in prompts]], row=row, budget=1 << 30, overhead=overhead_of(device))
             order = [i for rows in passes for members in rows for _, i in members]
             trees = [grown([prompts[i] for _, i in members]) for rows in passes for members in rows]

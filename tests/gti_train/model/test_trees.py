@@ -1,5 +1,7 @@
 """A tree is its sequences: same loss, same gradient of every weight, whatever they share."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,9 +10,10 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from gti_diag.errors import InputError
+from gti_train.model import tree_attention
 from gti_train.model.loading import load_language_model
 from gti_train.model.sequences import Example, encode
-from gti_train.model.tree_passes import APART, BY_TYPE, ONE, Way, find_way, tree_loss
+from gti_train.model.tree_passes import APART, BY_TYPE, ONE, Way, find_way, longest_row, tree_loss
 from gti_train.model.trees import TokenTree, alike, node_count
 from tests.conftest import tiny_config
 from tests.gti_train.grounding.grounding_cases import reference_loss as loss_of_answers
@@ -80,6 +83,35 @@ def test_loss_and_every_gradient_are_those_of_the_sequences(tiny_lm, family, tie
     assert way.masks == (BY_TYPE if hasattr(model.config, "layer_types") else ONE)
     assert not way.own_head
     check_equal(model, way)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize("block", [1, 3, 64])
+def test_attention_by_blocks_of_any_size_is_the_same(tiny_lm, family, block, monkeypatch):
+    monkeypatch.setattr(tree_attention, "BLOCK", block)
+    model, _ = load_language_model(tiny_lm(family=family))
+    if family == "gemma2":
+        model.config.sliding_window = 4
+    way = find_way(model, SEQUENCES)
+    assert model.config._attn_implementation == tree_attention.NAME
+    assert longest_row(model, 2048) == 2048
+    check_equal(model, way)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sequences=sequences_of, block=st.integers(1, 9), window=st.none() | st.integers(1, 4))
+def test_blocks_see_what_their_nodes_descend_from(sequences, block, window):
+    tree = TokenTree.stack([TokenTree.grow(sequences), TokenTree.grow([[1] * 9])])
+    rows, nodes = tree.ids.shape
+    with patch.object(tree_attention, "BLOCK", block):
+        mask = tree_attention.block_mask(tree, window, torch.float32)
+    per_row = len(mask) // rows
+    for number, (added, above) in enumerate(zip(mask.as_subclass(torch.Tensor), mask.above.tolist(), strict=True)):
+        row, first = number // per_row, number % per_row * block
+        seen = torch.tensor([*(node - row * nodes for node in above), *range(first, first + block)])
+        for node in range(first, min(first + block, nodes)):
+            expected = tree.ancestors(window)[row, node].nonzero()[:, 0].tolist()
+            assert sorted(seen[added[0, node - first] == 0].tolist()) == expected
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
