@@ -77,7 +77,8 @@ def tiny_lm(tiny_tokenizer, tmp_path):
     return make
 
 
-def tiny_config(family: str, rows: int, tied: bool):
+def tiny_config(family: str, rows: int, tied: bool, **changes):
+    """A config of a few thousand parameters. Sizes are given when it is made: some configs derive others from them there."""
     from transformers import AutoConfig
 
     sizes = {
@@ -101,7 +102,7 @@ def tiny_config(family: str, rows: int, tied: bool):
             "word_embed_proj_dim": 48,
         }
     ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
-    return AutoConfig.for_model(family, vocab_size=rows, tie_word_embeddings=tied, **ids, **sizes)
+    return AutoConfig.for_model(family, vocab_size=rows, tie_word_embeddings=tied, **{**ids, **sizes, **changes})
 
 
 def vocabulary_like(rows: int, dim: int, seed: int = 0) -> torch.Tensor:

@@ -133,8 +133,7 @@ MASKS = {"gpt_oss": BY_TYPE, "deepseek_v3": ONE, "lfm2": APART, "llama4_text": O
 
 @pytest.mark.parametrize("family", UNUSUAL)
 def test_unusual_models_are_asked(family, tiny_tokenizer, caplog):
-    config = tiny_config(family, len(tiny_tokenizer), False)
-    config.update(UNUSUAL[family][0])
+    config = tiny_config(family, len(tiny_tokenizer), False, **UNUSUAL[family][0])
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).float().eval()
     way = find_way(model, SEQUENCES)
@@ -145,10 +144,8 @@ def test_unusual_models_are_asked(family, tiny_tokenizer, caplog):
 
 @pytest.mark.parametrize("family", ["mamba", "bloom", "mistral"])
 def test_states_and_positions_by_order_are_noticed(family, tiny_tokenizer):
-    config = tiny_config(family, len(tiny_tokenizer), False)
-    config.update(
-        {"mamba": {"state_size": 4}, "bloom": {"n_head": 4, "n_layer": 2}, "mistral": {"sliding_window": 4}}[family]
-    )
+    changes = {"mamba": {"state_size": 4}, "bloom": {"n_head": 4, "n_layer": 2}, "mistral": {"sliding_window": 4}}
+    config = tiny_config(family, len(tiny_tokenizer), False, **changes[family])
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).float().eval()
     way = find_way(model, SEQUENCES)

@@ -38,8 +38,7 @@ CHANGES = {
 def tiny(family="llama", *, tied=True, dtype=torch.float32):
     """A model with random weights whose vocabulary is spread like a trained one's."""
     torch.manual_seed(0)
-    config = tiny_config(family, ROWS, tied)
-    config.update(CHANGES.get(family, {}))
+    config = tiny_config(family, ROWS, tied, **CHANGES.get(family, {}))
     model = AutoModelForCausalLM.from_config(config).float().eval().requires_grad_(False)
     for seed, embedding in enumerate((model.get_output_embeddings(), model.get_input_embeddings())):
         embedding.weight.copy_(3 * vocabulary_like(*embedding.weight.shape, seed))
