@@ -2,7 +2,7 @@
 
 python reports/search/compression.py items|pruned|summaries|measure|report --data ONET --work WORK --out OUT
 
-WORK holds judge/, frozen_train.pt and judge.run, as onet.py leaves them. Queries are those that the judge was measured on, in
+WORK holds judge/, frozen_train.pt, judge.run and tuned.run, as onet.py leaves them. Queries are those that the judge was measured on, in
 random order, in parts of 20: the first parts are a sample of all.
 """
 
@@ -35,7 +35,7 @@ from gti_train.search.students import Pruning, prune_judge, summaries_of
 from gti_train.search.summaries import read_summaries
 
 PART = 20  # queries
-HEALED, TOGETHER = 160, 16  # documents that a pruned judge is healed on, pairs of each
+HEALED, TOGETHER = 96, 16  # documents that a pruned judge is healed on, pairs of each
 BUDGET = 48  # tokens of a summary
 
 
@@ -176,34 +176,47 @@ def measure(given: argparse.Namespace) -> None:
 def told(given: argparse.Namespace) -> None:
     """Every rung over the queries it was asked, beside the judge on the same, and what went with it."""
     part, run = asked(given)
-    found = {}
+    tuned, found = read_run(given.work / "tuned.run", part), {}
+    near = tuned.scores.gather(1, (run.places[:, :, None] == tuned.places[:, None]).int().argmax(2))
     for name in sorted({path.name.rsplit(".", 2)[0] for path in (given.out / "quality").glob("*.pt")} - {"judge"}):
         done = [n for n in range(len(part.queries) // PART) if (given.out / "quality" / f"{name}.{n}.pt").is_file()]
         places = torch.cat([torch.arange(n * PART, (n + 1) * PART) for n in done])
         scores = torch.cat([torch.load(given.out / "quality" / f"{name}.{n}.pt")["scores"] for n in done])
         few = part.asking(part.queries[i] for i in places.tolist())
+        close = near[places]
         values = {
-            "judge": quality(run.places[places], few), name: quality(reranked(run.places[places], scores), few)
-        }  # fmt: skip
-        both = report(values, seed=0, against=["judge"])
+            "judge": quality(run.places[places], few),
+            "retrieval": quality(reranked(run.places[places], close), few),
+            name: quality(reranked(run.places[places], scores), few),
+            "with similarity": quality(reranked(run.places[places], standard(scores) + standard(close)), few),
+        }  # equal shares: nothing was fitted
+        both = report(values, seed=0, against=["judge", "retrieval"])
         share = both[name]["ndcg"]["value"] / both["judge"]["ndcg"]["value"]
-        found[name] = {
-            "queries": len(places),
-            **both[name],
-            "judge": both["judge"],
-            "share": share,
-            **alike(given, name),
-        }
+        found[name] = {"queries": len(places), **both.pop(name), **both, "share": share, **alike(given, name)}
         if (geometry := given.out / name / "geometry.json").is_file():
             found[name]["geometry"] = json.loads(geometry.read_text(encoding="utf-8"))
+            lines = (given.out / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            found[name]["losses"] = [round(json.loads(line)["loss"], 4) for line in lines]
     rows = [
-        {"quality": {"ndcg": v["share"], **v}, "same_scores": None} for n, v in found.items() if "shuffled" not in n
+        {"quality": {**v, "ndcg": v["share"]}, "same_scores": None} for n, v in found.items() if "shuffled" not in n
     ]
     reading = second_reading([{"quality": {"ndcg": 1.0, "rsa": 1.0, "cka": 1.0}, "same_scores": None}, *rows])
     write_text(given.results, dumps({"schema": 1, "rungs": found, "second_reading": reading}))
     for name, value in found.items():
-        print(name, value["queries"], value["ndcg"], f"share {value['share']:.3f}", value["minus judge"]["ndcg"])
+        told = {
+            key: [round(value[key]["ndcg"]["value"], 3), value[key]["ndcg"].get("interval")]
+            for key in ("judge", "retrieval", "with similarity")
+        }
+        minus = {key: value[key]["ndcg"] for key in value if key.startswith("minus")}
+        print(name, value["queries"], value["ndcg"], f"share {value['share']:.3f}", minus, told)
+        print(
+            "    with similarity", {k: v["ndcg"] for k, v in value["with similarity"].items() if k.startswith("minus")}
+        )
     print(reading)
+
+
+def standard(scores: torch.Tensor) -> torch.Tensor:
+    return (scores - scores.mean(1, keepdim=True)) / scores.std(1, keepdim=True)
 
 
 def alike(given: argparse.Namespace, name: str) -> Mapping[str, float]:
