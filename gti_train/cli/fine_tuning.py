@@ -47,6 +47,9 @@ class Method:
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="Less memory, a third more work: compute layers again.")
     ] = False
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Under torchrun: spread weights, gradients and moments over the processes.")
+    ] = False
     micro_tokens: Annotated[
         int, typer.Option(min=64, help="Most tokens in one pass, shared beginnings counted once.")
     ] = 2048
@@ -105,7 +108,7 @@ def sft(
     The last event of each user is kept for the test and the one before it for validation: neither is trained on.
     Comes after `extend` (and, better, `ground`); `gti-train eval` measures the result. Beginnings that examples share
     are computed once. With --save-every, the same command again goes on where a killed run was. Several processes share
-    every batch: torchrun --nproc-per-node 4 -m gti_train.cli sft CKPT …
+    every batch: torchrun --nproc-per-node 4 -m gti_train.cli sft CKPT … ; with --shard (FSDP2) also the model.
     """
     from gti_train.catalogue.reading import read_catalogue
     from gti_train.recommend.config import FineTuningConfig
@@ -125,7 +128,7 @@ def sft(
     with steps_bar(training.quiet, training.steps, what="fine-tuning") as progress:
         done = fine_tune_checkpoint(
             checkpoint, out, lessons=lessons, sids=made, config=config, dtype=training.dtype, progress=progress,
-            save_every=training.save_every, keep=training.keep, track=training.trackers(),
+            save_every=training.save_every, keep=training.keep, track=training.trackers(), shard=method.shard,
         )  # fmt: skip
     examples = sum(map(len, lessons.families))
     say(f"fine-tuned on {examples} examples in {len(lessons.families)} families, {done.step} steps: {out}")

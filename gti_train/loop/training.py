@@ -19,6 +19,7 @@ from gti_diag.measures.tiles import one_thread_each, workers
 from .optim import adamw, schedule
 from .order import order
 from .processes import total, world
+from .shards import is_shard, scattered, spread, whole
 from .state import State
 
 DIVERGED = 1e3  # nats per answer token; a uniform guess among a million tokens costs 14
@@ -104,8 +105,8 @@ def train(
     optimizer = adamw(parameters, learning_rate=config.learning_rate)
     if state is not None:
         for parameter, saved in zip(parameters, state.parameters, strict=True):
-            parameter.data.copy_(saved)
-        optimizer.load_state_dict(state.optimizer)
+            parameter.data.copy_(spread(saved, parameter))
+        optimizer.load_state_dict(scattered(state.optimizer, parameters))
         objective.updated()
     done = 0 if state is None else state.step
     rank, size = world()
@@ -120,8 +121,9 @@ def train(
         for parameter in parameters:
             if parameter.grad is None:  # this process had no share of a short last batch
                 parameter.grad = torch.zeros_like(parameter)
-            total(parameter.grad)
-        norm = nn.utils.clip_grad_norm_(parameters, config.clip)
+            if not is_shard(parameter):  # whose gradient is a sum already
+                total(parameter.grad)
+        norm = whole(nn.utils.clip_grad_norm_(parameters, config.clip))
         mean = float(total(loss))
         check_loss("loss", mean, step=step)
         check_loss("gradient", float(norm), step=step, most=math.inf)

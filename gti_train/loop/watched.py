@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from .processes import world
+from .shards import gathered, spread, whole
 from .state import Saving
 from .training import LoopConfig, Objective, StepRecord, train
 
@@ -54,14 +55,16 @@ def train_watched(
                 best = better(best, record, parameters, watch=watch.name)
         state.best = best
         last = record.step == config.steps or exhausted()  # saved, so that what follows never runs this one again
-        if saving and (last or record.step % saving.every == 0) and world()[0] == 0:
-            saving.save(state, run)
+        if saving and (last or record.step % saving.every == 0):
+            state = gathered(state)
+            if world()[0] == 0:
+                saving.save(state, run)
         yield record
         if last:
             break
     if best:
         for parameter, kept in zip(parameters, best["rows"], strict=True):
-            parameter.data.copy_(kept)
+            parameter.data.copy_(spread(kept, parameter))
         objective.updated()
 
 
@@ -73,4 +76,4 @@ def better(best: dict, record: StepRecord, parameters: Sequence[Tensor], *, watc
     sign = -1 if watch.endswith("loss") else 1
     if best and sign * value <= sign * best["value"]:
         return {**best, "stale": best["stale"] + 1}
-    return {"value": value, "step": record.step, "stale": 0, "rows": [p.data.clone().cpu() for p in parameters]}
+    return {"value": value, "step": record.step, "stale": 0, "rows": [whole(p.data).clone().cpu() for p in parameters]}

@@ -52,19 +52,21 @@ def fine_tune(
     way = find_way(learner.model, [s.ids for family in everything for s in family.sequences])
     if config.checkpointing:
         checkpoint_layers(learner.model)
-    told = {"micro_tokens": config.micro_tokens, "compute": compute, "choices": choices}
-    objective = TreeAnswers(learner, everything, way=way, **told)  # type: ignore[arg-type]
     described = chain.from_iterable((f.sequences, f.weight, f.items) for f in everything)
     run = run_name({**asdict(config), "compute": str(compute)}, described, *learner.parameters[:2])
+    learner.begin()
+    told = {"micro_tokens": config.micro_tokens, "compute": compute, "choices": choices}
+    objective = TreeAnswers(learner, everything, way=way, **told)  # type: ignore[arg-type]
 
     def measure(record: StepRecord) -> dict[str, float]:
-        values = geometry(learner.new_rows()) if geometry else {}
-        if validation:
-            held_out = range(len(families), len(everything))
-            loss = evaluate(objective, held_out, batch=config.batch, device=learner.model.device)
-            check_loss("validation loss", loss, step=record.step)
-            values["validation_loss"] = loss
-        return values | (ranking() if ranking else {})
+        with learner.at_hand():
+            values = geometry(learner.new_rows()) if geometry else {}
+            if validation:
+                held_out = range(len(families), len(everything))
+                loss = evaluate(objective, held_out, batch=config.batch, device=learner.model.device)
+                check_loss("validation loss", loss, step=record.step)
+                values["validation_loss"] = loss
+            return values | (ranking() if ranking else {})
 
     yield from train_watched(
         objective, learner.parameters, config.loop, count=len(families), watch=config.watched, measure=measure,

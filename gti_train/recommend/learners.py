@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gti_diag.errors import InputError
+from gti_train.loop.training import Part
 from gti_train.model.head import Head, head_of, vocabulary_loss
 from gti_train.model.loading import load_again
 from gti_train.model.matrices import matrices
@@ -41,11 +43,32 @@ class Learner(Protocol):
     def updated(self) -> None:
         """The parameters have changed."""
 
+    def begin(self) -> None:
+        """The model has been asked how it runs (`find_way`): what changes that it may do now."""
+        return
+
+    def make_pass(self, part: Part) -> Tensor:
+        """The loss of a pass; sharded weights are gathered meanwhile."""
+        return part()
+
+    def even(self, passes: list[Part], idle: Callable[[], Part]) -> list[Part]:
+        """As many passes as this process must make; `idle` makes one more."""
+        return passes
+
+    def at_hand(self) -> AbstractContextManager[None]:
+        """Meanwhile the model can be run in any way, without gradients, by each process for itself."""
+        return nullcontext()
+
+    def gather(self) -> None:
+        """Make ready for `finished`; every process calls it."""
+        return
+
     def finished(self, source: str | os.PathLike[str], dtype: torch.dtype) -> "PreTrainedModel":
         """The model to save, in the type of the weights at `source`. Nothing may be trained afterwards."""
+        ...
 
 
-class EveryWeight:
+class EveryWeight(Learner):
     """All parameters of a float32 model."""
 
     embed: Callable[[Tensor], Tensor] | None = None
@@ -70,7 +93,7 @@ class EveryWeight:
         return self.model.requires_grad_(False).to(dtype)  # type: ignore[arg-type]
 
 
-class Adapters:
+class Adapters(Learner):
     """LoRA on every linear layer but the head, and float32 masters of the new rows; all else is frozen.
 
     The weights that a saved model gets are W + (alpha / rank) · B A, added in float32 to those of the source.
@@ -142,13 +165,24 @@ def checkpoint_layers(model: "PreTrainedModel") -> None:
     The library's own switch asks for training mode, and so for dropout.
 
     Raises:
+        InputError: as `layers_of`.
+    """
+    for layer in layers_of(model):
+        plain = layer.forward
+        layer.forward = partial(checkpoint, plain, use_reentrant=False, preserve_rng_state=False)
+
+
+def layers_of(model: "PreTrainedModel") -> list[nn.Module]:
+    """The layers of a model, in its order.
+
+    Raises:
         InputError: the model does not say which modules are its layers.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    layers: list[nn.Module] = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
-        raise InputError(f"{type(model).__name__} has no layers to checkpoint: train it without --checkpointing")
-    for layer in layers:
-        plain = layer.forward
-        layer.forward = partial(checkpoint, plain, use_reentrant=False, preserve_rng_state=False)
+        raise InputError(
+            f"{type(model).__name__} does not say what its layers are: train it without --checkpointing and --shard"
+        )
+    return layers

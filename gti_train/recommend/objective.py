@@ -108,12 +108,15 @@ class TreeAnswers:
 
     def parts(self, indices: Sequence[int]) -> list[Part]:
         """Passes of packed trees."""
-        chosen = [self.families[i] for i in indices]
+        passes = self._passes([self.families[i] for i in indices])
+        return self.learner.even(passes, lambda: self._passes(self.families[:1])[0])
+
+    def _passes(self, families: Sequence[Family]) -> list[Part]:
         model = self.learner.model
         row = longest_row(model, self.micro_tokens)
-        tokens = [[sequence.ids for sequence in family.sequences] for family in chosen]
+        tokens = [[sequence.ids for sequence in family.sequences] for family in families]
         passes = packed(tokens, row=row, budget=self.micro_tokens, overhead=overhead_of(model.device))
-        return [partial(self._loss, chosen, rows) for rows in passes]
+        return [partial(self.learner.make_pass, partial(self._loss, families, rows)) for rows in passes]
 
     def _loss(self, families: Sequence[Family], rows: list[list[Place]]) -> Tensor:
         model = self.learner.model

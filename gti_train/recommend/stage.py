@@ -32,6 +32,7 @@ from .fine_tuning import fine_tune
 from .learners import Adapters, EveryWeight, Learner
 from .objective import encode_families
 from .prompts import LONGEST, fine_tuning_examples, validation_examples
+from .sharded import ShardedWeights
 from .trie import Trie
 
 if TYPE_CHECKING:
@@ -82,11 +83,13 @@ def fine_tune_checkpoint(
     save_every: int = 0,
     keep: int = 2,
     track: Sequence[Any] = (),
+    shard: bool = False,
 ) -> Sidecar:
     """Fine-tune the checkpoint `source`, which knows the tokens of `sids`; write the result to the directory `out`.
 
     What learns is float32, products are in `compute` (auto: bfloat16 where the machine multiplies it fast), and all is
-    written as `dtype`, or else as `source` stores it. States, metrics.jsonl, trackers and processes are as in grounding.
+    written as `dtype`, or else as `source` stores it. States, metrics.jsonl, trackers and processes are as in grounding;
+    with `shard`, weights, gradients and moments are spread over the processes.
 
     Raises:
         InputError: as `read_sidecar`, `load_language_model`, `encode_families`, `fine_tune`, `check_place`, `check_folder`.
@@ -97,9 +100,49 @@ def fine_tune_checkpoint(
     if first:
         check_place(out)
         check_folder(work)
+    if shard and config.rank:
+        raise InputError("adapters are small and are not sharded: leave out --shard, or train every weight")
     working = best_dtype(device) if compute == "auto" else parse_dtype(compute)
-    learner, tokenizer, stored = _learner(source, sidecar, config, dtype=dtype, compute=working, device=device)
-    trie = trie_of(sids, tokenizer, device)
+    learner, tokenizer, stored = _learner(
+        source, sidecar, config, dtype=dtype, compute=working, device=device, shard=shard
+    )
+    asked = _asked(lessons, sids, learner, tokenizer, config, compute=working)
+    trackers = Trackers(track if first else (), folder=out.with_name(out.name + ".logs"), config=asdict(config))
+    diary = Diary(work, trackers, progress, step=newest_step(work))
+    diary.follow(
+        fine_tune(
+            learner,
+            config=config,
+            compute=working,
+            geometry=geometry_of(learner.model, tokenizer, sidecar, references),
+            saving=Saving(work, every=save_every, keep=keep) if save_every else None,
+            **asked,
+        )
+    )
+    trackers.close()
+    result = replace(sidecar, seed=config.seed, parent=str(source), stage="sft", step=diary.step)
+    learner.gather()
+    if first:
+        with atomic_directory(out) as folder:
+            model = learner.finished(source, stored)
+            save_extended(model, tokenizer, folder, sidecar=result, references=references)
+            shutil.copy(work / METRICS, folder / METRICS)
+        clear_folder(work)
+    together()
+    return result
+
+
+def _asked(
+    lessons: Lessons,
+    sids: SemanticIds,
+    learner: Learner,
+    tokenizer: "PreTrainedTokenizerBase",
+    config: FineTuningConfig,
+    *,
+    compute: torch.dtype,
+) -> dict[str, Any]:
+    """What `fine_tune` learns from and is measured on, in tokens."""
+    trie = trie_of(sids, tokenizer, learner.model.device)
     choices = CodeChoices(trie) if config.loss == "codes" else None
     places = {item: place for place, item in enumerate(sids.item_ids)}
     told = {"max_tokens": most_tokens(learner.model, config.max_tokens), "weights": lessons.weights or {}}
@@ -110,32 +153,8 @@ def fine_tune_checkpoint(
     ranking = None
     if (k := config.ranked) and lessons.validation:
         cases = [(prompt_ids(e.prompt, tokenizer), places[e.item_id]) for family in lessons.validation for e in family]
-        ranking = _ranking(learner, trie, cases, k=min(k, len(places)), compute=working)
-    trackers = Trackers(track if first else (), folder=out.with_name(out.name + ".logs"), config=asdict(config))
-    diary = Diary(work, trackers, progress, step=newest_step(work))
-    diary.follow(
-        fine_tune(
-            learner,
-            families,
-            config,
-            compute=working,
-            validation=validation,
-            choices=choices,
-            geometry=geometry_of(learner.model, tokenizer, sidecar, references),
-            ranking=ranking,
-            saving=Saving(work, every=save_every, keep=keep) if save_every else None,
-        )
-    )
-    trackers.close()
-    result = replace(sidecar, seed=config.seed, parent=str(source), stage="sft", step=diary.step)
-    if first:
-        with atomic_directory(out) as folder:
-            model = learner.finished(source, stored)
-            save_extended(model, tokenizer, folder, sidecar=result, references=references)
-            shutil.copy(work / METRICS, folder / METRICS)
-        clear_folder(work)
-    together()
-    return result
+        ranking = _ranking(learner, trie, cases, k=min(k, len(places)), compute=compute)
+    return {"families": families, "validation": validation, "choices": choices, "ranking": ranking}
 
 
 def trie_of(sids: SemanticIds, tokenizer: "PreTrainedTokenizerBase", device: torch.device) -> Trie:
@@ -163,6 +182,7 @@ def _learner(
     dtype: str | torch.dtype | None,
     compute: torch.dtype,
     device: torch.device,
+    shard: bool,
 ) -> tuple[Learner, "PreTrainedTokenizerBase", torch.dtype]:
     """What learns, the tokenizer, and the type in which weights are kept: float32 to train them all, `compute` to adapt."""
     model, tokenizer = load_language_model(source, dtype=dtype)
@@ -173,7 +193,7 @@ def _learner(
         model = load_again(source, dtype=wanted)
     model = model.to(device)  # type: ignore[arg-type]
     if not config.rank:
-        return EveryWeight(model, sidecar.ids), tokenizer, kept
+        return (ShardedWeights if shard else EveryWeight)(model, sidecar.ids), tokenizer, kept
     adapted = {"start": start, "rank": config.rank, "alpha": config.alpha, "seed": config.seed}
     return Adapters(model, sidecar.ids, **adapted), tokenizer, kept  # type: ignore[arg-type]
 
