@@ -270,7 +270,7 @@ def test_a_model_without_layers_cannot_be_checkpointed():
     class Plain(torch.nn.Module):
         pass
 
-    with pytest.raises(InputError, match="Plain has no layers to checkpoint"):
+    with pytest.raises(InputError, match="Plain does not say what its layers are"):
         checkpoint_layers(Plain())
 
 
