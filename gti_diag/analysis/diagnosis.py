@@ -276,19 +276,16 @@ def _analyse(
     """All that is said of one matrix; the rows of the group `text` are those of the matrix `text`."""
     of = {name: text if name == "text" else matrix for name in parts}
     held, groups, summaries = _measured(of, source, parts, settings, progress)
-    words, new = held.get("text"), held.get("new")
-    floor = None if new is None else summaries["new"].floor
+    new, floor = held.get("new"), None if "new" not in held else summaries["new"].floor
     found: dict[str, Any] = {"tensor": matrix.name, "dtype": matrix.kind, "shape": matrix.shape, "groups": groups}
     nulls: dict[str, dict] = {}
-    if words is not None:
+    if "text" in held:
         nulls = _against_text(held, groups, summaries, settings, progress)
         found["null"] = nulls.get("new")
     if new is not None and settings.exhibits:
         progress("neighbours and map", None)
-        found |= exhibits.gather(words, new, generator=settings.generator)
-        near = None if words is None else near_text(words, new)
-        found["neighbours"] = None if near is None else neighbours(near)
-        found["hubs"] = None if near is None else hubs(near)
+        found |= _beside_text(held.get("text"), new, settings)
+    held.clear()  # RSA needs the room of the text rows
     if new is not None:
         found |= _structure(new, given, settings, floor=floor, progress=progress)
     others = {
@@ -347,6 +344,16 @@ def _against_text(
         if axes is not None and count > 1:
             nulls[name]["isotropic"] = isotropic_null(count, axes, generator=settings.generator(f"isotropic {name}"))
     return nulls
+
+
+def _beside_text(text: GroupRows | None, new: GroupRows, settings: Settings) -> dict[str, Any]:
+    """What only readers of a report look at."""
+    near = None if text is None else near_text(text, new)
+    return {
+        **exhibits.gather(text, new, generator=settings.generator),
+        "neighbours": None if near is None else neighbours(near),
+        "hubs": None if near is None else hubs(near),
+    }
 
 
 def _structure(

@@ -11,8 +11,8 @@ from gti_diag.measures.tiles import evenly
 from .group_rows import GroupRows
 
 NEIGHBOURS = 5
-NEIGHBOUR_TOKENS = 1024  # the neighbours of at most this many new tokens are listed
-QUERIES = 2048  # new tokens, evenly chosen, whose nearest rows are looked up
+QUERIES = 2048  # new tokens, evenly chosen, whose nearest rows are looked up,
+NEIGHBOUR_TOKENS = 1024  # … and the neighbours of at most this many of them listed
 NEAREST = 10
 LISTED = 10
 
@@ -29,16 +29,10 @@ class NearText:
     places: Tensor
     found: relation.Nearest | None
 
-    def of(self, places: Tensor) -> relation.Nearest:
-        """What was found for these places, all of them searched."""
-        assert self.found is not None
-        at = torch.searchsorted(self.places, places)
-        return relation.Nearest(self.found.cosine.cpu()[at], self.found.index.cpu()[at])
-
 
 def near_text(text: GroupRows, new: GroupRows) -> NearText:
     """Search all text rows (read anew where they are not held) for the 11 nearest by cosine of some new rows, evenly chosen."""
-    places = torch.cat([_some(new, count) for count in (NEIGHBOUR_TOKENS, QUERIES)]).unique()
+    places = new.nonzero(evenly(len(new.ids), QUERIES))
     k = min(NEAREST + 1, int(text.directed.sum()))
     found = relation.nearest(_rows(new, places), text, k=k) if k and len(places) else None
     return NearText(text, new, places, found)
@@ -48,12 +42,11 @@ def neighbours(near: NearText) -> list[dict]:
     """The nearest text tokens of up to 1,024 new tokens, evenly chosen; zero rows have none."""
     if near.found is None:
         return []
-    new, picked = near.new, _some(near.new, NEIGHBOUR_TOKENS)
-    found, entries = near.of(picked), []
-    for row, place in enumerate(picked.tolist()):
-        places = found.index[row, :NEIGHBOURS]
+    new, index, cosine, entries = near.new, near.found.index.cpu(), near.found.cosine.cpu(), []
+    for row in evenly(len(near.places), NEIGHBOUR_TOKENS).tolist():
+        place, places = int(near.places[row]), index[row, :NEIGHBOURS]
         names = [near.text.all_tokens[at] for at in places.tolist()]
-        listed = zip(names, near.text.all_ids[places].tolist(), found.cosine[row].tolist(), strict=False)
+        listed = zip(names, near.text.all_ids[places].tolist(), cosine[row].tolist(), strict=False)
         entries.append(
             {
                 "token": new.tokens[place],
@@ -72,15 +65,15 @@ def hubs(near: NearText) -> dict | None:
     None for fewer than two new rows with a direction. Source: Radovanović et al., Hubs in space (JMLR 2010), N_k and anti-hubs.
     """
     new, first = near.new, near.text.count
-    picked, alive = _some(new, QUERIES), int(new.directed.sum())
+    picked, alive = near.places, int(new.directed.sum())
     k = min(NEAREST, alive - 1)
     if k < 1:
         return None
     among = relation.nearest(_rows(new, picked), new.rows, k=k + 1)
     cosine, index = among.cosine.cpu(), among.index.cpu() + first
     if near.found is not None:
-        words = near.of(picked)
-        cosine, index = torch.cat([words.cosine, cosine], 1), torch.cat([words.index, index], 1)
+        cosine = torch.cat([near.found.cosine.cpu(), cosine], 1)
+        index = torch.cat([near.found.index.cpu(), index], 1)
     found = index.gather(1, cosine.topk(k + 1, dim=1).indices)
     others = found != (picked + first)[:, None]
     others[:, -1] &= ~others.all(1)  # a copy may have taken the place of the row itself
@@ -100,10 +93,6 @@ def hubs(near: NearText) -> dict | None:
         ],
         "never": int((counts == 0).sum()),
     }
-
-
-def _some(new: GroupRows, count: int) -> Tensor:
-    return new.nonzero(evenly(len(new.ids), count))
 
 
 def _rows(new: GroupRows, places: Tensor) -> Tensor:

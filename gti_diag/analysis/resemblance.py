@@ -71,8 +71,8 @@ def resemblance(
         some = None if counts is None else counts[members]
         return structure(*spaces(members), counts=some, levels=within, generator=generator, purpose=purpose)
 
-    everything, within = spaces(usable), None if levels is None else levels[usable]
-    found = _agreement(everything, generator, "all", exact, statistics, within)
+    within = None if levels is None else levels[usable]
+    found = _agreement(spaces(usable), generator, "all", exact, statistics, within)
     left_out = [tokens[place] for place in (~usable).nonzero()[:, 0].tolist()]
     found |= {
         "reference": reference.source,
@@ -83,7 +83,7 @@ def resemblance(
         "levels": {},
     }
     if papers:
-        found["alignment"] = _alignment(everything, found["undefined"])
+        found["alignment"] = _alignment(spaces(usable), found["undefined"])  # anew: the offsets above are gone
     _join(found, adjusted("all", usable, within))
     if levels is None:
         return {**found, "beyond": []}

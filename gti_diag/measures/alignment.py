@@ -99,7 +99,8 @@ def linear_cka(x: Rows, y: Rows, *, debiased: bool) -> float:
     """
     first, second = paired(x, y, fewest=4)
     a, b = first.centred, second.centred
-    n, k, l = len(a), a.square().sum(1), b.square().sum(1)  # noqa: E741 - the letters of the formula
+    n = len(a)
+    k, l = (torch.linalg.vector_norm(side, dim=1).square() for side in (a, b))  # noqa: E741 - the letters of the formula
 
     def hsic(whole: float, p: Tensor, q: Tensor) -> float:
         if not debiased:

@@ -14,6 +14,7 @@ TILE_ROWS = 512  # compared with all others at a time
 LINES = 8  # random lines on which rows are placed before they are compared
 LOOKED_UP = 2, 32, 1024  # nearest places (itself included) that are compared, for ever fewer rows
 CELLS, PAIRS = 1 << 20, 1024  # places looked up, and rows compared, at a time
+BANDS = 16  # groups of rows of a like reach, looked up together: one long row must not widen the search of all
 TIED = 0.1  # share of rows with tied neighbours from which hubness depends on the order of the rows
 SPARE = 4  # nearest rows, by float32 distance, whose distances are then taken in float64
 
@@ -137,11 +138,11 @@ def near_duplicates(rows: Float[Tensor, "tokens dim"], dtype: torch.dtype) -> in
     radius = torch.cat([spacing_norms(tile, dtype) for tile in wide_tiles(rows)])
     slack = torch.finfo(torch.float64).eps * 64 * float(place.abs().max())
     at, reach = place.cpu().numpy(), radius.cpu().numpy() + slack
-    tree, twin, open_rows = cKDTree(at), torch.zeros(n, dtype=torch.bool), torch.arange(n)
+    tree, twin, open_rows = cKDTree(at), torch.zeros(n, dtype=torch.bool), radius.cpu().argsort()
     for k in LOOKED_UP:
         crowded = [
             _look_up(tree, at, reach, some, min(k, n), rows, radius, twin)
-            for some in open_rows.split(max(1, CELLS // k))
+            for some in open_rows.split(max(1, min(CELLS // k, n // BANDS)))
         ]
         open_rows = torch.cat(crowded)
         open_rows = open_rows[~twin[open_rows]]
@@ -155,7 +156,7 @@ def _look_up(
 ) -> Tensor:
     """Mark those of `some` that have a twin among the k nearest places; which of them may have more within reach."""
     mine = some.numpy()
-    distance, index = tree.query(at[mine], k=range(1, k + 1), distance_upper_bound=reach.max(), workers=-1)
+    distance, index = tree.query(at[mine], k=range(1, k + 1), distance_upper_bound=reach[mine].max(), workers=-1)
     near = torch.from_numpy((distance <= reach[mine][:, None]) & (index != mine[:, None]))
     i, column = near.nonzero(as_tuple=True)
     for part, columns in zip(i.split(PAIRS), column.split(PAIRS), strict=True):

@@ -138,17 +138,16 @@ def ranks_reweighted(
 
     i, j = torch.triu_indices(n, n, 1, device=weights.device)
 
-    def value(weight: Tensor) -> Tensor:
-        pair = weight[i] * weight[j]
-        total = pair.sum()
-        held = [torch.zeros_like(space.counts).index_add_(0, space.group, pair) for space in (first, second)]
+    def values(some: Tensor) -> Tensor:  # pairs × samples
+        pair = some.T[i] * some.T[j]
+        total = pair.sum(0)
+        held = [
+            pair.new_zeros(len(space.counts), len(some)).index_add_(0, space.group, pair) for space in (first, second)
+        ]
         ranks = [midranks(counts) / total for counts in held]
-        squares = (counts @ rank.square() / total for counts, rank in zip(held, ranks, strict=True))
-        product = (pair * ranks[0].index_select(0, first.group)) @ ranks[1].index_select(0, second.group)
+        squares = ((counts * rank.square()).sum(0) / total for counts, rank in zip(held, ranks, strict=True))
+        product = (pair * ranks[0][first.group] * ranks[1][second.group]).sum(0)
         return _statistic(product / total, *squares, pairs=total, broken_ties=broken_ties)
-
-    def values(some: Tensor) -> Tensor:
-        return torch.stack([value(weight) for weight in some])
 
     with one_thread_each(workers(weights.device)) as pool:
         return torch.cat(list(pool.map(values, weights.split(TOGETHER)))), matrix

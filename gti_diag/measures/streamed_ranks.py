@@ -37,10 +37,10 @@ class RankSums(NamedTuple):
     pairs: int
 
 
-def midranks(counts: Tensor) -> Float[Tensor, " groups"]:
-    """Mean rank of each group of ties, given how many values (or how much weight) it holds, minus the overall mean rank."""
+def midranks(counts: Tensor) -> Tensor:
+    """Mean rank of each group of ties (down each column), given how many values, or how much weight, it holds; minus the overall mean rank."""
     counts = counts.double()
-    return counts.cumsum(0) - (counts - 1) / 2 - (counts.sum() + 1) / 2
+    return counts.cumsum(0) - (counts - 1) / 2 - (counts.sum(0) + 1) / 2
 
 
 @dataclass(frozen=True)

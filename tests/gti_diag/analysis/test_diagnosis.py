@@ -1,5 +1,6 @@
 """One checkpoint, end to end: real files in, the analysis document out."""
 
+import gc
 import json
 
 import numpy as np
@@ -9,6 +10,8 @@ from safetensors.torch import load_file, save_file
 
 import gti_diag
 import gti_diag.document
+from gti_diag.analysis.group_rows import GroupRows
+from gti_diag.analysis.resemblance import resemblance
 from gti_diag.errors import InputError
 from tests.conftest import vocabulary_like
 
@@ -250,6 +253,18 @@ def test_memory_limit_streams_and_agrees(tiny_lm, monkeypatch):
     assert streamed["unique_rows"] == whole["unique_rows"] and streamed["norm"]["mean"] == whole["norm"]["mean"]
     for name in ("mean_cosine", "mean_cosine_centred", "dispersion", "alpha_req"):
         assert streamed[name] == pytest.approx(whole[name], rel=1e-6)
+
+
+def test_text_rows_are_let_go_before_rsa_needs_their_memory(tiny_lm, tmp_path, monkeypatch):
+    def watched(*arguments, **options):
+        alive = [kept.name for kept in gc.get_objects() if type(kept) is GroupRows]
+        assert alive.count("new") == 1 and "text" not in alive
+        return resemblance(*arguments, **options)
+
+    monkeypatch.setattr("gti_diag.analysis.diagnosis.resemblance", watched)
+    np.save(tmp_path / "books.npy", codebook().numpy())
+    found = gti_diag.diagnose(tiny_lm("many", new_tokens=TOKENS), reference=tmp_path / "books.npy")["matrices"]["input"]
+    assert found["rsa"]["tokens"] == len(TOKENS) and found["neighbours"]
 
 
 def test_nan_rows_are_refused(tiny_lm):

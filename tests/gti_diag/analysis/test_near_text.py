@@ -37,7 +37,7 @@ def test_copies_do_not_count_themselves_and_one_row_has_no_hubs():
 
 
 def test_neighbours_of_some_tokens_are_found_in_the_search_of_more(monkeypatch):
-    """Each of the two lists has its own choice of tokens."""
+    """The tokens listed are some of those searched."""
     monkeypatch.setattr("gti_diag.analysis.near_text.NEIGHBOUR_TOKENS", 7)
     monkeypatch.setattr("gti_diag.analysis.near_text.QUERIES", 11)
     rows = torch.randn(80, 6, generator=torch.Generator().manual_seed(0))
@@ -45,6 +45,7 @@ def test_neighbours_of_some_tokens_are_found_in_the_search_of_more(monkeypatch):
     near = near_text(held(rows, "text", range(50)), held(rows, "new", range(50, 80)))
     found = neighbours(near)
     assert len(found) == 7 and hubs(near)["queries"] == 11
+    assert {entry["id"] for entry in found} < {50 + place for place in near.places.tolist()}
     units = rows / rows.norm(dim=1, keepdim=True)
     for entry in found:
         nearest = (units[:50] @ units[entry["id"]]).topk(5)
