@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 NAME = "constant_past"
 # What models hand to every attention and the mask says already, or what matters in training or to other kernels only.
-WITHOUT_EFFECT = {"is_causal", "sliding_window", "dropout", "position_ids", "use_cache", "output_attentions"}
+WITHOUT_EFFECT = {
+    "is_causal", "sliding_window", "dropout", "position_ids", "use_cache", "output_attentions", "output_hidden_states"
+}  # fmt: skip
 
 
 def use_constant_past(model: "PreTrainedModel") -> None:
