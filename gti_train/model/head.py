@@ -72,10 +72,10 @@ class SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, rows, bias, head, ids, targets, weights):
         total = hidden.new_zeros((), dtype=torch.float32)
-        to_hidden, to_rows, to_bias = (
-            torch.zeros_like(value) if needed else None
-            for value, needed in zip((hidden, rows, bias), ctx.needs_input_grad, strict=False)
-        )
+        needs_hidden, needs_rows, needs_bias = ctx.needs_input_grad[:3]
+        to_hidden = torch.zeros_like(hidden) if needs_hidden else None
+        to_bias = torch.zeros_like(bias) if needs_bias else None
+        to_rows = torch.zeros_like(rows) if needs_rows and not len(hidden) else None
         matrix = head.weight.to(hidden.dtype)
         offset = None if head.bias is None else head.bias.to(hidden.dtype)
         columns = _columns(ids, hidden.device)
@@ -88,14 +88,15 @@ class SummedCrossEntropy(torch.autograd.Function):
                 weight = None if weights is None else weights[start : start + chunk, None].float()
                 nll = error.gather(1, target)
                 total -= (nll if weight is None else nll * weight).sum()
-                if to_rows is None and to_hidden is None and to_bias is None:
+                if not any(ctx.needs_input_grad):
                     continue
                 error.exp_().scatter_add_(1, target, error.new_full(target.shape, -1.0))
                 for factor in (weight, slope):
                     if factor is not None:
                         error *= factor
-                if to_rows is not None:
-                    to_rows += _outer(error[:, columns], part, whole=ids is None)
+                if needs_rows:  # a whole head's is large: its first chunk fills no zeros
+                    found = _outer(error[:, columns], part, whole=ids is None)
+                    to_rows = found.to(rows.dtype) if to_rows is None else to_rows.add_(found)
                 if to_bias is not None:
                     to_bias += error.sum(0)
                 if to_hidden is not None:
@@ -105,7 +106,7 @@ class SummedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        found = (None if g is None else g * grad.to(g.dtype) for g in ctx.saved_tensors)
+        found = (None if g is None else g.mul_(grad.to(g.dtype)) for g in ctx.saved_tensors)  # a second call is refused
         return (*found, None, None, None, None)
 
 

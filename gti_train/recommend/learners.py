@@ -76,6 +76,9 @@ class EveryWeight(Learner):
     def __init__(self, model: "PreTrainedModel", ids: Sequence[int]):
         self.model, self.ids = model.eval().float().requires_grad_(True), torch.tensor(ids)
         self.parameters = list(model.parameters())
+        embedding = model.get_input_embeddings()
+        if isinstance(embedding, nn.Embedding) and "output" not in matrices(model):
+            embedding.sparse = True  # a few rows, which are added to the gradient that the head gives all
 
     def vocabulary_loss(self, hidden: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         return vocabulary_loss(head_of(self.model), hidden, targets, weights)

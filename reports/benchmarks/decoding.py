@@ -185,7 +185,7 @@ def measure(options: argparse.Namespace, kept: Kept) -> dict:
             for u, p in enumerate(prompts)
         ]
         for name in (*peers, *OURS):
-            ways[name](prompts[:1], 2)  # warm
+            ways[name](prompts[-1:], 2)  # warm; and no user comes after itself
         for width in widths:
             made = turns(kept, {name: ways[name] for name in (*peers, *OURS)}, prompts, width, label=scores)
             lists = {name: [found for one in of for found in one["lists"]] for name, of in made.items()}

@@ -56,6 +56,14 @@ def test_under_autocast_products_are_rounded_and_gradients_stay_float32():
     assert 0 < abs(float(loss.detach()) - exact) < 0.02 * exact
 
 
+def test_gradients_are_handed_out_once():
+    hidden = torch.randn(4, 6, requires_grad=True)
+    loss = vocabulary_loss(Head(torch.randn(9, 6, requires_grad=True), None, 1.0, None), hidden, torch.arange(4))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_a_loss_without_gradients_keeps_none():
     weight, hidden, targets, _ = material()
     with torch.no_grad():
