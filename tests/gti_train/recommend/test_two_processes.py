@@ -28,12 +28,21 @@ CONFIG = FineTuningConfig(
 )  # several passes, of which the two have different numbers
 RUN = """
 import sys
-from tests.gti_train.recommend.test_two_processes import WAYS, killed_and_resumed, run
+from tests.gti_train.recommend.test_two_processes import WAYS, killed, run
 
 for name, options in WAYS.items():
-    (killed_and_resumed if name == "sharded" else run)(sys.argv[1], f"{sys.argv[2]}-{name}", **options)
+    out, options = f"{sys.argv[2]}-{name}", {**options, "save_every": 1}
+    if options.get("shard"):
+        killed(sys.argv[1], out, **options)
+    if name != "crossed":
+        run(sys.argv[1], out, **options)
 """
-WAYS = {"every": {}, "adapters": {"rank": 2}, "sharded": {"shard": True, "checkpointing": True}}
+WAYS = {
+    "every": {},
+    "adapters": {"rank": 2},
+    "sharded": {"shard": True, "checkpointing": True},
+    "crossed": {"shard": True},
+}
 
 
 def run(source, out, *, rank=0, checkpointing=False, **options):
@@ -41,8 +50,8 @@ def run(source, out, *, rank=0, checkpointing=False, **options):
     fine_tune_checkpoint(source, out, config=replace(CONFIG, rank=rank, checkpointing=checkpointing), **given)
 
 
-def killed_and_resumed(source, out, **options):
-    """A run that ends when the state of its third step is gathered, and goes on from that of its second."""
+def killed(source, out, **options):
+    """A run that ends when the state of its third step is gathered: that of the second is there."""
 
     def gathered(state):
         if state.step == 3:
@@ -50,11 +59,10 @@ def killed_and_resumed(source, out, **options):
         return shards.gathered(state)
 
     with patch.object(watched, "gathered", gathered), suppress(KeyboardInterrupt):
-        run(source, out, save_every=1, **options)
+        run(source, out, **options)
     together()
     assert newest_step(f"{out}.state") == 2
     together()
-    run(source, out, save_every=1, **options)
 
 
 def test_two_gloo_processes_equal_one(tiny_lm, tmp_path):
@@ -67,6 +75,7 @@ def test_two_gloo_processes_equal_one(tiny_lm, tmp_path):
         cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+    run(start, tmp_path / "two-crossed", save_every=1)  # two sharded processes began it, one that is whole ends it
     for name, options in WAYS.items():
         folders = tmp_path / f"one-{name}", tmp_path / f"two-{name}"
         run(start, folders[0], rank=options.get("rank", 0))
