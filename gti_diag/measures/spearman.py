@@ -19,6 +19,7 @@ from .tiles import one_thread_each, workers
 
 ROWS = 256  # of a tile whose pairs are listed
 EXACT_PAIRS = 1 << 22  # up to here (2,896 tokens) sorting takes a second; above, pairs are streamed
+EXCHANGES = 100  # pairs of neighbours, and rounds, until sorting by leading bits is given up
 RERANKED_TOKENS = 64  # more are redrawn to first order: at 96 bounds move by 2 % of the interval, at 256 by 0.7 %
 
 
@@ -49,10 +50,10 @@ def tied_order(offsets: Offsets, name: str) -> Tied:
     at = 0
     for start in range(0, n, ROWS):
         block = offsets[start : start + ROWS]
-        tile = halves[start : start + ROWS, None] + halves[start:] - block @ offsets[start:].T
-        later = tile[torch.ones_like(tile, dtype=torch.bool).triu_(1)]
-        values[at : at + len(later)] = later
-        at += len(later)
+        tile = torch.addmm(halves[start:], block, offsets[start:].T, alpha=-1).add_(halves[start : start + ROWS, None])
+        for place, row in enumerate(tile, 1):
+            values[at : at + len(row) - place] = row[place:]
+            at += len(row) - place
     values, order = _sorted(values)
     group = torch.zeros(len(order), dtype=torch.int32, device=order.device)
     torch.cumsum(values.diff() > TIE * values[-1], 0, out=group[1:])
@@ -64,8 +65,32 @@ def tied_order(offsets: Offsets, name: str) -> Tied:
 def _sorted(values: Float[Tensor, " pairs"]) -> tuple[Float[Tensor, " pairs"], Int[Tensor, " pairs"]]:
     if values.device.type != "cpu":
         return values.sort()
-    order = torch.from_numpy(np.argsort(values.numpy()))  # not stable, which ties do not need: faster than torch's
+    order = torch.from_numpy(_order(values.numpy()))
     return values.index_select(0, order), order
+
+
+def _order(values: np.ndarray) -> np.ndarray:
+    """As `np.argsort`, not stable, which ties do not need: whole numbers of a value's leading bits and its place are sorted, in 60 % of
+    the time, and the few neighbours that share these bits exchanged where they are the wrong way round."""
+    bits, low = len(values).bit_length(), values.min(initial=np.inf)
+    spread = values.max(initial=-np.inf) - low
+    if len(values) > EXACT_PAIRS or not spread > 0:  # of very many, too many share these bits
+        return np.argsort(values)
+    keys = ((values - low) * (2.0 ** (62 - bits) / spread)).astype(np.int64) << bits
+    keys |= np.arange(len(values))
+    keys.sort()
+    keys &= (1 << bits) - 1
+    found = values[keys]
+    for _ in range(EXCHANGES):
+        wrong = np.flatnonzero(found[1:] < found[:-1])
+        if not len(wrong):
+            return keys
+        if len(wrong) > EXCHANGES:
+            break
+        for at in wrong.tolist():
+            if found[at + 1] < found[at]:
+                keys[[at, at + 1]], found[[at, at + 1]] = keys[[at + 1, at]], found[[at + 1, at]]
+    return np.argsort(values)
 
 
 def centred_ranks(offsets: Offsets, name: str) -> Float[Tensor, " pairs"]:
@@ -86,8 +111,8 @@ class Ranked(NamedTuple):
 def ranked(offsets: Offsets, name: str) -> Ranked:
     order, group = tied_order(offsets, name)
     counts = torch.bincount(group).double()
-    group = torch.empty_like(group).index_copy_(0, order, group)
-    return Ranked((midranks(counts) / len(order)).index_select(0, group), group, counts)
+    ranks = (midranks(counts) / len(order)).index_select(0, group)
+    return Ranked(*(torch.empty_like(part).index_copy_(0, order, part) for part in (ranks, group)), counts)
 
 
 def ranks_shuffled(

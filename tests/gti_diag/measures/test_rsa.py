@@ -458,3 +458,22 @@ def test_ranks_of_rounding_are_refused_although_one_row_is_far_off(statistic):
     copies = torch.ones(60, 16, dtype=torch.bfloat16)
     copies[:20] = torch.randn(20, 16, generator=generator).to(torch.bfloat16)
     statistic(copies, torch.randn(60, 4, generator=generator))  # exact copies tie: no noise
+
+
+# --- sorting
+
+
+@pytest.mark.parametrize("copies", [0, 3, 400])
+def test_values_that_share_their_leading_bits_are_sorted_by_the_others(copies, monkeypatch):
+    if copies < spearman.EXCHANGES:
+        monkeypatch.setattr(np, "argsort", None)  # exchanges do
+    drawn = np.random.default_rng(0).random(2000)
+    near = 0.5 + np.arange(copies)[::-1] * 2.0**-52
+    values = np.concatenate([drawn, near, drawn[:300]])
+    order = spearman._order(values)
+    assert np.array_equal(np.sort(order), np.arange(len(values))) and np.array_equal(values[order], np.sort(values))
+
+
+@pytest.mark.parametrize("values", [[], [2.0], [1.0, 1.0, 1.0]])
+def test_values_without_spread_have_an_order(values):
+    assert spearman._order(np.array(values)).tolist() == list(range(len(values)))
