@@ -137,6 +137,7 @@ class Sidecar(Form):
     item_means: FileName | None = None
     counts: list[Whole] | None = None
     norm: Literal["own", "text"] | None = None
+    spread: Share | None = None
 
     @model_validator(mode="after")
     def _of_one_length(self) -> "Sidecar":

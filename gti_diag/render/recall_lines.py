@@ -53,8 +53,8 @@ def points(found: Mapping[str, Any]) -> list[Line]:
 
 def draw(lines: Sequence[Line], look: Look) -> Figure:
     """Recall on the left; loss and spread beside it where there are any."""
-    course = any(line.losses for line in lines)
-    figure, grid = canvas(look["page"], look["column"] * 0.8, ncols=3 if course else 1, squeeze=False)
+    course = [name for name in ("losses", "spreads") if any(any(getattr(line, name)) for line in lines)]
+    figure, grid = canvas(look["page"], look["column"] * 0.8, ncols=1 + len(course), squeeze=False)
     for place, line in enumerate(lines):
         grey = [one for one in lines if one.baseline].index(line) if line.baseline else None
         hue = look["muted"] if grey is not None else colour(look, place)
@@ -64,20 +64,22 @@ def draw(lines: Sequence[Line], look: Look) -> Figure:
         if not line.baseline:
             grid[0, 0].fill_between(line.lengths, low, high, color=hue, alpha=0.15, lw=0)
         grid[0, 0].plot(line.lengths, mean, marker=mark, ms=3, label=printable(line.name), **style)
-        if course:
-            for axes, seeds in ((grid[0, 1], line.losses), (grid[0, 2], line.spreads)):
-                for seed in seeds:
-                    axes.plot([step for step, _ in seed], [value for _, value in seed], color=hue, lw=0.9)
+        for axes, name in zip(grid[0, 1:], course, strict=True):
+            for seed in getattr(line, name):
+                axes.plot([step for step, _ in seed], [value for _, value in seed], color=hue, lw=0.9)
     lengths = lines[0].lengths
     grid[0, 0].set(title="Recall", xlabel="length of the list $K$", xscale="log", ylim=(0, None))
     grid[0, 0].set_xticks(lengths, [str(length) for length in lengths])
     grid[0, 0].minorticks_off()
-    if course:
-        grid[0, 1].set(title="Loss", xlabel="step of fine-tuning", yscale="log")
-        grid[0, 1].yaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # all nine would lie on each other
-        for axis in (grid[0, 1].yaxis.set_major_formatter, grid[0, 1].yaxis.set_minor_formatter):
-            axis("{x:g}")
-        grid[0, 2].set(title="Spread of new rows / vocabulary's", xlabel="step of fine-tuning", ylim=(0, None))
+    for axes, name in zip(grid[0, 1:], course, strict=True):
+        axes.set(xlabel="step of fine-tuning")
+        if name == "spreads":
+            axes.set(title="Spread of new rows / vocabulary's", ylim=(0, None))
+            continue
+        axes.set(title="Loss", yscale="log")
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # all nine would lie on each other
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=-(-len(labels) // -(-len(labels) // 5))

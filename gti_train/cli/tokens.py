@@ -55,6 +55,12 @@ def extend(
     share: Annotated[
         float, typer.Option(min=0, help="Part of the old rows' covariance that a gaussian start has.")
     ] = 1.0,
+    spread: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Move the new rows about their mean to this share of the old rows' spread: 1 for descriptions."
+        ),
+    ] = None,
     seed: Seed = 0,
     dtype: Dtype = None,
 ) -> None:
@@ -79,7 +85,9 @@ def extend(
         raise InputError(f"--sigma is for --init random, not for {init}")
     if share != 1.0 and init != "gaussian":
         raise InputError(f"--share is for --init gaussian, not for {init}")
-    extend_checkpoint(base, out, **codes, init=init, seed=seed, dtype=dtype, sigma=sigma, share=share, norm=norm)
+    extend_checkpoint(
+        base, out, **codes, init=init, seed=seed, dtype=dtype, sigma=sigma, share=share, norm=norm, spread=spread
+    )
     say(f"{len(codes['tokens'])} new tokens, {init} start: {out}")
 
 

@@ -31,7 +31,8 @@ class Sidecar:
     """What `gti.json` holds: the new tokens of this checkpoint and how their rows came about.
 
     `codebooks` and `item_means` name files beside the weights; `counts` says how many items carry each token, `norm` whether
-    rows started at lengths of their `own` or at the median of the `text` rows (null: not known).
+    rows started at lengths of their `own` or at the median of the `text` rows (null: not known), `spread` to which share of the
+    old rows' spread they were moved (null: they were not).
     """
 
     new_tokens: list[str]
@@ -46,6 +47,7 @@ class Sidecar:
     item_means: str | None = None
     counts: list[int] | None = None
     norm: str | None = None
+    spread: float | None = None
     schema: int = 1
 
 

@@ -105,16 +105,17 @@ def start_rows(
     sigma: float | None = None,
     share: float = 1.0,
     norm: str = "own",
+    spread: float | None = None,
 ) -> Tensor:
     """Rows for `count` new tokens of one matrix, by the statistics of its own `trained` rows; `norm` "text" rescales each row
-    to their median norm.
+    to their median norm, and `spread` moves all rows about their mean until they have that share of the trained rows' spread.
 
     Raises:
         InputError: an unknown `init`, or one that lacks its descriptions or codebooks; an infinite spread.
     """
-    for name, spread in (("sigma", sigma), ("share", share)):
-        if spread is not None and not (math.isfinite(spread) and spread >= 0):
-            raise InputError(f"{name} is {spread}: give a finite number, 0 or more")
+    for name, given in (("sigma", sigma), ("share", share), ("spread", spread)):
+        if given is not None and not (math.isfinite(given) and given >= 0):
+            raise InputError(f"{name} is {given}: give a finite number, 0 or more")
     if init not in INITS:
         raise InputError(f"init {init!r} is unknown: use one of {', '.join(INITS)}")
     if init in ("description", "codebook") and described is None:
@@ -124,10 +125,11 @@ def start_rows(
     if norm not in NORMS:
         raise InputError(f"norm {norm!r} is unknown: use one of {', '.join(NORMS)}")
     rows = matrix[trained]
-    if norm == "text":
+    if norm == "text" or spread is not None:
         plain = start_rows(matrix, trained=trained, count=count, init=init, generator=generator, described=described,
                            codebooks=codebooks, sigma=sigma, share=share)  # fmt: skip
-        return initialisers.rescaled(plain, rows)
+        plain = initialisers.rescaled(plain, rows) if norm == "text" else plain
+        return plain if spread is None else initialisers.spread_out(plain, rows, spread)
     if init == "mean":
         return initialisers.mean(rows, count)
     if init == "random":
@@ -156,6 +158,7 @@ def extend_checkpoint(
     sigma: float | None = None,
     share: float = 1.0,
     norm: str = "own",
+    spread: float | None = None,
 ) -> Sidecar:
     """Write the model at `source`, extended by `tokens` started as `init` says, to the directory `out`.
 
@@ -163,8 +166,8 @@ def extend_checkpoint(
     for RSA, `counts` (how many items carry each token) in gti.json.
     `descriptions` (the texts that describe each token) serve the starts `description` and `codebook`. Input
     rows start from the input matrix, output rows of an untied head from the output matrix. `sigma` is for a random
-    start, `share` for a gaussian one; `norm` "text" brings every new row to the median norm of the trained rows of its matrix. Weights are written as `dtype`, or else as they are stored (see
-    `load_language_model`).
+    start, `share` for a gaussian one; `norm` and `spread` as for `start_rows`. Weights are written as `dtype`, or else as they
+    are stored (see `load_language_model`).
 
     Raises:
         InputError: as `load_language_model`, `extend`, `atomic_directory`; unknown `init`; wrong lengths.
@@ -184,11 +187,14 @@ def extend_checkpoint(
             texts = [" ".join(descriptions.get(token, ())) for token in tokens]
             described = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         start = partial(start_rows, trained=trained, count=len(ids), init=init, generator=generator)
-        start = partial(start, described=described, codebooks=codebooks, sigma=sigma, share=share, norm=norm)
+        start = partial(start, described=described, codebooks=codebooks, sigma=sigma, share=share, norm=norm,
+                        spread=spread)  # fmt: skip
         rows = {name: start(weight.data) for name, weight in matrices(model).items()}
         write_rows(model, ids, rows)
         carried = None if counts is None else [int(count) for count in counts]
-        sidecar = Sidecar(list(tokens), ids, levels, init, seed, parent=str(source), counts=carried, norm=norm)
+        sidecar = Sidecar(
+            list(tokens), ids, levels, init, seed, parent=str(source), counts=carried, norm=norm, spread=spread
+        )
         known = {name: vectors for name, vectors in references.items() if vectors is not None}
         save_extended(model, tokenizer, folder, sidecar=sidecar, references=known)
     return sidecar

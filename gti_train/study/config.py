@@ -104,11 +104,21 @@ class Evaluation(Form):
 
 
 class Arm(Form):
-    """One way from a base model to a recommender: where its new rows start, how they are grounded, what it is tuned on."""
+    """One way from a base model to a recommender: where its new rows start, how they are grounded, what it is tuned on.
+
+    spread: a random or description start is moved about its mean to this share of the vocabulary's spread.
+    """
 
     start: Literal["mean", "random", "description", "gti"]
+    spread: Share | None = None
     grounding: Grounding = Grounding()
     fine_tuning: FineTuning | None = None
+
+    @model_validator(mode="after")
+    def _can_spread(self) -> "Arm":
+        if self.spread is not None and self.start not in ("random", "description"):
+            raise ValueError(f"spread: is for random and description, not for a {self.start} start")
+        return self
 
 
 class Study(Form):

@@ -77,11 +77,13 @@ class Plan:
             how=self.study.evaluation, about=self.about(),
         )  # fmt: skip
 
-    def start(self, init: str) -> str:
+    def start(self, init: str, spread: float | None = None) -> str:
         """Rows that are not trained."""
+        wide = {} if spread is None else {"spread": spread}
+        name = init if spread is None else f"{init}-spread-{spread:g}"
         return self.add(
-            f"seed-{self.number}/{init}", f"{init} start", 4, work.start, needs=(self.base, *self.places.values()),
-            settings={"init": init, "seed": self.number}, of=self.base, init=init, seed=self.number, **self.places,
+            f"seed-{self.number}/{name}", f"{name} start", 4, work.start, needs=(self.base, *self.places.values()),
+            settings={"init": init, "seed": self.number, **wide}, of=self.base, init=init, seed=self.number, **wide, **self.places,
         )  # fmt: skip
 
     def gti(self, name: str, arm: Arm) -> str:
@@ -98,7 +100,7 @@ class Plan:
 
     def arm(self, name: str, arm: Arm) -> None:
         """One arm from its start to its results."""
-        start = self.gti(name, arm) if arm.start == "gti" else self.start(arm.start)
+        start = self.gti(name, arm) if arm.start == "gti" else self.start(arm.start, arm.spread)
         if arm.fine_tuning is None:
             return
         self.geometry(start, f"{RESULTS}/{start}/geometry.json", arm=None)

@@ -70,8 +70,10 @@ def base(out: Path, tell: Tell, *, to: str, model: str, chat: bool) -> None:
         save_language_model(weights, tokenizer, folder)
 
 
-def start(out: Path, tell: Tell, *, of: str, ids: str, items: str, to: str, init: str, seed: int) -> None:
-    """The base model with rows for the codes, started as `init` says."""
+def start(
+    out: Path, tell: Tell, *, of: str, ids: str, items: str, to: str, init: str, seed: int, spread: float | None = None
+) -> None:
+    """The base model with rows for the codes, started as `init` and `spread` say."""
     from gti_train.model.vocabulary import extend_checkpoint
     from gti_train.semantic_ids.files import load_sids
     from gti_train.semantic_ids.ids import described
@@ -80,7 +82,7 @@ def start(out: Path, tell: Tell, *, of: str, ids: str, items: str, to: str, init
     texts = described(made, read_catalogue(out / items / "items.jsonl")) if init == "description" else None
     extend_checkpoint(
         out / of, out / to, tokens=made.tokens, levels=made.levels, init=init, seed=seed, counts=made.counts.tolist(),
-        codebooks=made.reference, item_means=made.item_means, descriptions=texts,
+        codebooks=made.reference, item_means=made.item_means, descriptions=texts, spread=spread,
     )  # fmt: skip
 
 

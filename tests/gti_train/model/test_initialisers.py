@@ -84,6 +84,17 @@ def test_rescaled_rows_have_the_median_norm_and_their_own_direction():
         initialisers.rescaled(torch.zeros(1, 8), trained)
 
 
+def test_rows_spread_out_have_the_share_asked_for_and_lie_about_their_mean_as_before():
+    rows = 5 + 0.01 * torch.randn(7, 24, generator=generator())
+    found = initialisers.spread_out(rows, TRAINED, 0.5)
+    assert dispersion(found) == pytest.approx(0.5 * dispersion(TRAINED), rel=1e-5)
+    torch.testing.assert_close(found.mean(0), rows.mean(0))
+    before, after = (matrix.double() - matrix.double().mean(0) for matrix in (rows, found))
+    assert float(torch.cosine_similarity(before, after).min()) > 0.9999
+    with pytest.raises(InputError, match="one point"):
+        initialisers.spread_out(initialisers.mean(TRAINED, 3), TRAINED, 1.0)
+
+
 def test_norm_text_rescales_any_start_and_other_norms_are_refused():
     from gti_train.model.vocabulary import start_rows
 

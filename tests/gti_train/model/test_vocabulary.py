@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gti_diag.errors import InputError
+from gti_diag.measures.geometry import dispersion
 from gti_train.model.loading import load_language_model
 from gti_train.model.matrices import matrices
 from gti_train.model.sidecar import Sidecar, levels_of, read_references, read_sidecar
@@ -124,6 +125,10 @@ def test_the_sidecar_says_at_which_lengths_rows_started(tiny_lm, tmp_path):
     for norm in ("own", "text"):
         extend_checkpoint(tiny_lm(), tmp_path / norm, **options, norm=norm)
         assert read_sidecar(tmp_path / norm).norm == norm
+    extend_checkpoint(tiny_lm(), tmp_path / "wide", **options, spread=0.5)
+    rows = matrices(AutoModelForCausalLM.from_pretrained(tmp_path / "wide"))["input"].data
+    assert dispersion(rows[-len(CODES) :]) == pytest.approx(0.5 * dispersion(rows[: -len(CODES)]), rel=1e-4)
+    assert read_sidecar(tmp_path / "wide").spread == 0.5
     older = json.loads((tmp_path / "own" / "gti.json").read_text())
     del older["norm"]
     (tmp_path / "own" / "gti.json").write_text(json.dumps(older))

@@ -113,6 +113,7 @@ def test_stages_come_after_what_they_need(study_file):
         ('name = "tiny"', 'nam = "tiny"', "'nam' that it must not have, did you mean 'name'"),
         ("steps = 2 }", "stps = 2 }", "'arms.gti-tasks.fine_tuning.stps' that it must not have, did you mean 'steps'"),
         ('start = "mean"', 'start = "median"', "arms.mean.start is 'median'"),
+        ('start = "gti"', 'start = "gti"\nspread = 1.0', "spread: is for random and description, not for a gti start"),
         ("[arms.mean]", "[arms.other]", "baseline: no arm is called 'mean'; name one of other, gti, gti-tasks"),
         ('name = "tiny"', 'name = "tiny"\nseeds = [1, 1]', "one is there twice"),
         ('name = "tiny"', "name = tiny", "is not TOML"),
