@@ -70,7 +70,7 @@ def items(given: argparse.Namespace) -> None:
     """k vectors a document, from labels alone."""
     train, _, labels = learned(given)
     config = ItemConfig(
-        slots=given.tokens, layers=8, align=0.0, labels=1.0, batch=8, family=16, learning_rate=1e-4, warmup=4, every=0,
+        slots=given.tokens, layers=8, align=0.0, labels=1.0, batch=8, family=16, learning_rate=given.rate, warmup=4, every=0,
         steps=given.steps,
     )  # fmt: skip
     source, end = (given.out / "pruned", "-pruned") if given.of_pruned else (given.work / "judge", "")
@@ -89,7 +89,9 @@ def pruned(given: argparse.Namespace) -> None:
         by_document[pair[1]].append(pair)
     chosen = Random(0).sample(sorted(d for d, pairs in by_document.items() if len(pairs) >= TOGETHER), HEALED)
     pairs = [pair for d in chosen for pair in Random(d).sample(by_document[d], TOGETHER)]
-    config = JudgeConfig(steps=given.steps, batch=8, family=TOGETHER, learning_rate=2e-4, warmup=4, micro_tokens=768)
+    config = JudgeConfig(
+        steps=given.steps, batch=8, family=TOGETHER, learning_rate=given.rate, warmup=4, micro_tokens=768
+    )
     prune_judge(
         given.work / "judge", given.out / "pruned", train, pairs, wanted=Pruning(8, 0.5, 48), config=config,
         save_every=5, progress=tell(),
@@ -238,6 +240,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=8)
     parser.add_argument("--of-pruned", action="store_true")
     parser.add_argument("--steps", type=int, default=32)
+    parser.add_argument("--rate", type=float, default=1e-4, help="learning rate")
     parser.add_argument("--parts", type=int, default=10, help="how many times 20 queries")
     parser.add_argument("--rungs", nargs="*", help="which are asked; all, if none is named")
     given = parser.parse_args()
