@@ -72,20 +72,23 @@ def blocks(new: Tensor, tokens: Sequence[str], levels: Tensor | None) -> dict:
         labels += [tokens[i] for i in members[::per_cell].tolist()]
         start += count
 
-    def cosines(rows: Tensor) -> list:
-        found = geometry.cosine_matrix(rows[order]) if per_cell == 1 else geometry.block_mean_cosine(rows, cells)
+    def cosines(centre: Tensor | None) -> list:
+        if per_cell == 1:
+            found = geometry.cosine_matrix(new[order] if centre is None else new[order] - centre)
+        else:
+            found = geometry.block_mean_cosine(new, cells, centre=centre)
         return _nan_to_none(found.float().round(decimals=4))
 
     cells, order = cells.to(new.device), order.to(new.device)
     try:
-        centred = cosines(new.double() - geometry.centroid(new))
+        centred = cosines(geometry.centroid(new))
     except ValueError:  # a row on the centroid has no direction from it: one point, or nearly
         centred = None
     return {
         "labels": labels,
         "levels": cell_levels,
         "bounds": bounds,
-        "cosine": cosines(new),
+        "cosine": cosines(None),
         "cosine_centred": centred,
         "tokens_per_cell": per_cell,
     }

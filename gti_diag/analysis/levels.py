@@ -61,7 +61,7 @@ def hierarchy_summary(
     found: dict = {"levels": {}, "items": None if items is None else len(items), "undefined": {}}
     if floor_reason is not None:
         return {**found, "undefined": {"levels": floor_reason}}
-    centred = rows.double() - geometry.centroid(rows)
+    centred = rows - geometry.centroid(rows)  # in float64
     levels = levels.to(rows.device)
     try:
         contrasts = hierarchy.level_contrast(centred, levels)

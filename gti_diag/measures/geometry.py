@@ -182,13 +182,14 @@ def cosine_matrix(rows: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens to
 
 
 def block_mean_cosine(
-    rows: Float[Tensor, "tokens dim"], blocks: Int[Tensor, " numbers"]
+    rows: Float[Tensor, "tokens dim"], blocks: Int[Tensor, " numbers"], *, centre: Float[Tensor, " dim"] | None = None
 ) -> Float[Tensor, "blocks blocks"]:
     """Mean cosine between blocks A and B of rows: S_A·S_B / (n_A n_B), S = Σ uᵢ; within A without self pairs.
 
-    `blocks` numbers each row's block from 0. A block of one row has no pair within: its diagonal is NaN.
+    `blocks` numbers each row's block from 0. A block of one row has no pair within: its diagonal is NaN. Cosines are about `centre`,
+    0 by default.
 
-    Raises: ValueError if a row is zero, the lengths differ, or a block number below the largest is unused.
+    Raises: ValueError if a row is zero (with a centre: equals it), the lengths differ, or a block number below the largest is unused.
     Source: means over blocks of the cosine matrix, in closed form.
     """
     if len(blocks) != len(rows):
@@ -199,7 +200,7 @@ def block_mean_cosine(
         raise ValueError(f"block {int((sizes == 0).nonzero()[0])} has no rows: number the blocks without gaps")
     sums = torch.zeros(len(sizes), rows.shape[1], dtype=torch.float64, device=rows.device)
     start = 0
-    for units in _unit_tiles(rows, None):
+    for units in _unit_tiles(rows, centre):
         sums.index_add_(0, blocks[start : start + len(units)], units)
         start += len(units)
     means = (sums @ sums.T) / torch.outer(sizes, sizes)

@@ -128,6 +128,9 @@ def test_block_means_are_means_over_pairs(seed, blocks):
         for b in range(blocks):
             literal = references.block_mean_cosine(rows.double().numpy(), labels.tolist(), a, b)
             assert float(found[a, b]) == pytest.approx(literal, abs=1e-9)
+    centre = geometry.centroid(rows)
+    about = geometry.block_mean_cosine(rows, labels, centre=centre)
+    torch.testing.assert_close(about, geometry.block_mean_cosine(rows.double() - centre, labels), rtol=0, atol=1e-12)
 
 
 def test_one_block_is_the_mean_cosine_and_a_lone_row_has_none():
