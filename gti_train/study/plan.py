@@ -79,7 +79,7 @@ class Plan:
 
     def start(self, init: str, spread: float | None = None) -> str:
         """Rows that are not trained."""
-        wide = {} if spread is None else {"spread": spread}
+        wide: dict[str, Any] = {} if spread is None else {"spread": spread}
         name = init if spread is None else f"{init}-spread-{spread:g}"
         return self.add(
             f"seed-{self.number}/{name}", f"{name} start", 4, work.start, needs=(self.base, *self.places.values()),
