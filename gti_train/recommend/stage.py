@@ -109,23 +109,15 @@ def fine_tune_checkpoint(
     asked = _asked(lessons, sids, learner, tokenizer, config, compute=working)
     trackers = Trackers(track if first else (), folder=out.with_name(out.name + ".logs"), config=asdict(config))
     diary = Diary(work, trackers, progress, step=newest_step(work))
-    diary.follow(
-        fine_tune(
-            learner,
-            config=config,
-            compute=working,
-            geometry=geometry_of(learner.model, tokenizer, sidecar, references),
-            saving=Saving(work, every=save_every, keep=keep) if save_every else None,
-            **asked,
-        )
-    )
+    geometry = geometry_of(learner.model, tokenizer, sidecar, references)
+    saving = Saving(work, every=save_every, keep=keep) if save_every else None
+    diary.follow(fine_tune(learner, config=config, compute=working, geometry=geometry, saving=saving, **asked))
     trackers.close()
     result = replace(sidecar, seed=config.seed, parent=str(source), stage="sft", step=diary.step)
     learner.gather()
     if first:
         with atomic_directory(out) as folder:
-            model = learner.finished(source, stored)
-            save_extended(model, tokenizer, folder, sidecar=result, references=references)
+            save_extended(learner.finished(source, stored), tokenizer, folder, sidecar=result, references=references)
             shutil.copy(work / METRICS, folder / METRICS)
         clear_folder(work)
     together()
