@@ -99,6 +99,7 @@ def load_language_model(
     except Exception as error:  # a damaged folder fails in as many ways as it has files
         raise InputError(f"cannot load a causal language model from {name_or_path}: {reason(error)}") from error
     if where:  # the weights are plain now; a config that says "gguf" would not load again
+        _name_specials(tokenizer, Path(name, where["gguf_file"]))
         vars(model.config).pop("quantization_config", None)
         vars(model).pop("hf_quantizer", None)
         model.config.name_or_path = Path(str(name_or_path)).stem
@@ -123,6 +124,18 @@ def stored_dtype(name_or_path: str | os.PathLike[str]) -> str | torch.dtype:
     tensors = read_weights(*place(os.fspath(name_or_path))).tensors.values()
     kinds = {tensor.dtype for tensor in tensors if tensor.packing is None} & set(DTYPES.values())
     return reduce(torch.promote_types, kinds) if kinds else "auto"
+
+
+def _name_specials(tokenizer: "PreTrainedTokenizerBase", file: Path) -> None:
+    """Beginning, end and padding as the header of a GGUF file says: early transformers 5 takes its beginning for its end."""
+    from gti_diag.checkpoint.places import LocalFolder
+    from gti_diag.checkpoint.read_gguf import read_gguf_header
+
+    pairs, _ = read_gguf_header(LocalFolder(str(file.parent)), file.name)
+    for role, name in {"bos": "bos", "eos": "eos", "padding": "pad", "unknown": "unk"}.items():
+        place = pairs.get(f"tokenizer.ggml.{role}_token_id")
+        if isinstance(place, int) and 0 <= place < len(tokenizer):
+            setattr(tokenizer, f"{name}_token", tokenizer.convert_ids_to_tokens(place))
 
 
 def _dense() -> dict[str, Any]:

@@ -46,6 +46,7 @@ def tiny_base(folder, *, resized):
     torch.manual_seed(1)
     if resized:
         model.resize_token_embeddings(NEW)
+        model.lm_head.out_features = NEW  # older transformers forget it of a tied head; PEFT sizes its LoRA by it
     return model
 
 

@@ -58,6 +58,9 @@ def test_gguf_becomes_an_ordinary_model(smollm2, tmp_path):
     model, tokenizer = load_language_model(next(Path(package).glob("*.gguf")))
     expected, _ = load_language_model(smollm2)
     assert not hasattr(model.config, "quantization_config")
+    assert len(tokenizer) == len(model.get_input_embeddings().weight)
+    specials = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token)
+    assert specials == ("<|im_start|>", "<|im_end|>", "<|im_end|>")
     for name, parameter in expected.state_dict().items():
         assert torch.equal(model.state_dict()[name], parameter), name
     save_language_model(model, tokenizer, tmp_path)
