@@ -259,7 +259,7 @@ def test_a_run_that_leaves_the_numbers_is_refused(tiny_lm, tmp_path, rates):
 
 def test_a_held_out_loss_that_is_no_number_is_refused(tiny_lm):
     model, tokenizer, ids = extended(tiny_lm())
-    config = GroundingConfig(steps=1, learning_rate=1e38, warmup=0, every=1)
+    config = GroundingConfig(steps=2, learning_rate=1e38, warmup=0, every=1)
     with pytest.raises(InputError, match=r"held-out loss is (nan|inf) at step 1"):
         list(ground(model, tokenizer, EXAMPLES[:8], config, ids=ids, held_out=EXAMPLES[8:]))
 
