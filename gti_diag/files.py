@@ -156,8 +156,9 @@ def _disk(error: Exception) -> str | None:
         return error.strerror or str(error)
     if isinstance(error, RuntimeError) and "inline_container" in str(error):  # torch.save does not say more
         return "no more can be written; make room"
-    rust = re.search(r"([^:]+) \(os error \d+\)", str(error))  # safetensors, tokenizers
-    return rust and rust[1].strip()
+    # safetensors and tokenizers, and safetensors as it was in 0.5
+    rust = re.search(r"""([^:]+) \(os error \d+\)|Os \{ code: \d+, kind: \w+, message: "([^"]+)\"""", str(error))
+    return rust and (rust[1] or rust[2]).strip()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:

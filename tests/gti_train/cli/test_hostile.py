@@ -119,7 +119,7 @@ def test_a_collection_of_hostile_texts_is_searched(told, shop, tiny_lm):
     told("search", "retrieve", *part, "--encoder", "bm25", "--k", 3, "--out", found)
     told("search", "judge", base, *part, "--out", shop / "judge", "--epochs", 0.1, "--batch-size", 1, "--max-tokens", 256, "--yes", "Y", "--no", "N")  # fmt: skip
     told("search", "rerank", shop / "judge", found, *part, "--out", shop / "judged.run")
-    told("search", "evaluate", found, shop / "judged.run", *part, "--json", shop / "quality.json")
+    told("search", "evaluate", found, shop / "judged.run", *part, "--k", 3, "--json", shop / "quality.json")
 
 
 COMMANDS = {

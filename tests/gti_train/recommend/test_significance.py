@@ -22,7 +22,7 @@ def test_the_interval_is_scipys_percentile_bootstrap():
     found = interval(values, seed=0, draws=20_000)
     for column, bounds in zip(values.T, found, strict=True):
         expected = bootstrap(
-            (column.numpy(),), lambda x, axis: x.mean(axis), method="percentile", n_resamples=20_000, rng=1
+            (column.numpy(),), lambda x, axis: x.mean(axis), method="percentile", n_resamples=20_000, random_state=1
         )
         assert bounds.tolist() == pytest.approx(list(expected.confidence_interval), abs=3e-3)
 
@@ -41,7 +41,7 @@ def test_p_is_scipys_paired_permutation_test():
         lambda a, b, axis: (a - b).mean(axis),
         permutation_type="samples",
         n_resamples=9999,
-        rng=0,
+        random_state=0,
     ).pvalue
     assert difference(arm[:, None], other[:, None], seed=0, draws=9999).p.item() == pytest.approx(expected, abs=0.02)
 
