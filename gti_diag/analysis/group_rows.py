@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gti_diag.checkpoint import Matrix
 from gti_diag.errors import InputError
+from gti_diag.measures.tiles import tiles
 from gti_diag.tokens.groups import Group
 
 LARGEST, SMALLEST = 1e100, 1e-100  # squares of larger numbers overflow, of rows with none as large underflow
@@ -57,7 +58,7 @@ class GroupRows:
     @cached_property
     def directed(self) -> Tensor:
         """Which of the held rows are not zero."""
-        return (self.rows != 0).any(1).cpu()
+        return torch.cat([(tile != 0).any(1) for tile in tiles(self.rows)]).cpu()  # no mask of all numbers at once
 
     def nonzero(self, places: Tensor) -> Tensor:
         """Those of `places` (among the held rows) whose row is not zero: a zero row has no direction."""

@@ -121,7 +121,8 @@ def main() -> None:
     for name, (arguments, busy) in cases(options.work.resolve(), options.smollm2.resolve()).items():
         for version, python in pythons.items():
             if f"{name}, {version}" not in results:
-                results[f"{name}, {version}"] = cost([python, *arguments], busy=busy)
+                alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # other plugins take seconds, and are the environment's
+                results[f"{name}, {version}"] = cost([python, *arguments], busy=busy, **alone)
                 kept.write_text(json.dumps(results))
                 print(f"{name}, {version}: {Cost(*results[f'{name}, {version}'])}", flush=True)
     lines = [
