@@ -111,8 +111,9 @@ class Ranked(NamedTuple):
 def ranked(offsets: Offsets, name: str) -> Ranked:
     order, group = tied_order(offsets, name)
     counts = torch.bincount(group).double()
-    ranks = (midranks(counts) / len(order)).index_select(0, group)
-    return Ranked(*(torch.empty_like(part).index_copy_(0, order, part) for part in (ranks, group)), counts)
+    sorted_ranks = (midranks(counts) / len(order)).index_select(0, group)
+    ranks, group = (torch.empty_like(part).index_copy_(0, order, part) for part in (sorted_ranks, group))
+    return Ranked(ranks, group, counts)
 
 
 def ranks_shuffled(
