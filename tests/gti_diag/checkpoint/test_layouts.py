@@ -47,7 +47,7 @@ CASES = [
     ("bert", "AutoModel", SIZES),
     ("roberta", "AutoModelForMaskedLM", SIZES),
     ("distilbert", "AutoModelForMaskedLM", {"vocab_size": ROWS, "dim": DIM, "hidden_dim": 32, "n_layers": 1, "n_heads": 2}),
-    ("modernbert", "AutoModelForMaskedLM", {**SIZES, "global_attn_every_n_layers": 1}),
+    ("modernbert", "AutoModelForMaskedLM", {**SIZES, "num_hidden_layers": 2, "global_attn_every_n_layers": 2}),
     ("t5", "AutoModelForSeq2SeqLM", T5),
     ("mt5", "AutoModelForSeq2SeqLM", T5),
     ("bart", "AutoModelForSeq2SeqLM", BART),
