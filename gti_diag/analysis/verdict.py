@@ -17,7 +17,7 @@ LABELS = ("collapsed", "degenerate", "unstructured", "untested", "healthy")
 ADVICE = {
     None: "Nothing was judged; the scan says how every row is (gti-diag scan CKPT). If tokens were added, name them with --new, or give the original model with --base.",
     "collapsed": "Do not fine-tune from these rows: start them apart (gti-train ground, or at least "
-    "gti-train extend --init description) and make sure that the training updates the new rows.",
+    "gti-train extend --init description --spread 1) and make sure that the training updates the new rows.",
     "degenerate": "Part of the new tokens cannot be told apart: look for codes that no item uses, rows left out of "
     "training, or a start from too few distinct vectors.",
     "unstructured": "The rows are distinct, but near and far mean nothing yet: ground them in descriptions "
@@ -144,6 +144,9 @@ def _untested(matrix: dict, new: dict) -> Iterator[Reason]:
         yield from found.reasons
 
 
+TIGHT = 0.1  # of the vocabulary's spread: starts at .07 were learned no better than one point, at .27 well (reports/studies/office)
+
+
 def _healthy(matrix: dict, new: dict) -> Iterator[Reason]:
     ratio, distance = new.get("dispersion_ratio"), new.get("centroid_distance")
     if new["count"] == 1 and distance is not None:
@@ -152,6 +155,10 @@ def _healthy(matrix: dict, new: dict) -> Iterator[Reason]:
         yield reason("centroid_distance", distance, f"at least {limit}", text)
     elif ratio is not None:
         text = f"{new['unique_rows']:,} of {new['count']:,} rows are distinct, spread {_percent(ratio)} of the vocabulary's"
+        if ratio < TIGHT:
+            text += (
+                ": little enough that fine-tuning may not tell them apart (gti-train extend --spread 1 widens a start)"
+            )
         yield reason("dispersion_ratio", ratio, f"at least {THRESHOLDS['dispersion_ratio'].value}", text)
     null = matrix.get("null") or {}
     if new["count"] > 1 and null.get("undefined"):
