@@ -19,6 +19,11 @@ THRESHOLDS = {
         "(8e-5 after bf16 rounding); the least spread rows that still carried structure, 50 grounding steps after a "
         "mean start, at 0.07. 0.01 is far from both.",
     ),
+    "tight": Threshold(
+        0.1,
+        "Spread, as a share of the vocabulary's, under which a healthy verdict warns. In one study rows started at 0.07 were "
+        "learned no better than one point, and the same rows at 1.0 well; at 0.27 others were. The line lies somewhere between.",
+    ),
     "twin_share": Threshold(
         0.1,
         "Share of rows with another row within rounding. Trained vocabularies have almost none outside padding; "

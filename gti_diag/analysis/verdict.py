@@ -10,6 +10,7 @@ from .evidence import evidence
 from .remedies import remedies, remedy
 from .thresholds import THRESHOLDS, Reason, reason
 
+WIDEN = "gti-train extend --spread 1 widens a start"
 FEWEST_FOR_NOISE = 8  # two words look like noise as often as not: any two rows have a centred rank of 1
 LABELS = ("collapsed", "degenerate", "unstructured", "untested", "healthy")
 
@@ -144,9 +145,6 @@ def _untested(matrix: dict, new: dict) -> Iterator[Reason]:
         yield from found.reasons
 
 
-TIGHT = 0.1  # of the vocabulary's spread: starts at .07 were learned no better than one point, at .27 well (reports/studies/office)
-
-
 def _healthy(matrix: dict, new: dict) -> Iterator[Reason]:
     ratio, distance = new.get("dispersion_ratio"), new.get("centroid_distance")
     if new["count"] == 1 and distance is not None:
@@ -155,10 +153,8 @@ def _healthy(matrix: dict, new: dict) -> Iterator[Reason]:
         yield reason("centroid_distance", distance, f"at least {limit}", text)
     elif ratio is not None:
         text = f"{new['unique_rows']:,} of {new['count']:,} rows are distinct, spread {_percent(ratio)} of the vocabulary's"
-        if ratio < TIGHT:
-            text += (
-                ": little enough that fine-tuning may not tell them apart (gti-train extend --spread 1 widens a start)"
-            )
+        if ratio < THRESHOLDS["tight"].value:
+            text += f": so little that fine-tuning may not tell them apart ({WIDEN})"
         yield reason("dispersion_ratio", ratio, f"at least {THRESHOLDS['dispersion_ratio'].value}", text)
     null = matrix.get("null") or {}
     if new["count"] > 1 and null.get("undefined"):

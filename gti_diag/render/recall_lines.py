@@ -81,7 +81,6 @@ def draw(lines: Sequence[Line], look: Look) -> Figure:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("{x:g}")
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=-(-len(labels) // -(-len(labels) // 5))
-    )  # rows of at most five, as even as they can be
+    rows = -(-len(labels) // 5)  # of at most five, as even as they can be
+    figure.legend(handles, labels, loc="outside lower center", ncols=-(-len(labels) // rows))
     return figure

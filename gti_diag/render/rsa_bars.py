@@ -41,6 +41,9 @@ class Panel:
     place: int = 0
 
 
+VALUED = 3  # with more checkpoints, numbers over the bars would lie on each other
+
+
 def points(view: View) -> Panel:
     """Overall and per-level correlations.
 
@@ -71,7 +74,7 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
     width = look["page"] if wide else look["column"]
     figure, grid = canvas(width, look["column"] * 0.66, ncols=len(shown), sharey=True, squeeze=False)
     places = list(dict.fromkeys(bar.where for panel in panels for bars in panel.bars.values() for bar in bars))
-    thick = 0.8 / len(panels)
+    thick, valued = 0.8 / len(panels), len(panels) <= VALUED
     for axes, (statistic, title) in zip(grid[0], shown.items(), strict=True):
         for i, panel in enumerate(panels):
             bars = panel.bars[statistic]
@@ -87,7 +90,7 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
             for at, bar in zip(x, bars, strict=True):
                 if bar.low is not None:
                     axes.plot([at, at], [bar.low, bar.high], color=look["ink"], lw=0.8, zorder=3)
-                if bar.where == places[0]:
+                if valued and bar.where == places[0]:
                     top = max(bar.value, bar.high or bar.value, 0)
                     axes.annotate(
                         f"{bar.value:.2f}",

@@ -37,6 +37,9 @@ class Panel:
     null_size: int | None = None
 
 
+INSIDE = 4  # checkpoints whose names have room below the lines
+
+
 def points(view: View) -> Panel:
     """The new group's line (the text group's when there are no new tokens) and the text band.
 
@@ -66,7 +69,8 @@ def points(view: View) -> Panel:
 
 def draw(panels: Sequence[Panel], look: Look) -> Figure:
     """All checkpoints on one pair of logarithmic axes; exact zeros have no place on them and end a line."""
-    figure, axes = canvas(look["column"], look["column"] * 0.72)
+    inside = len(panels) <= INSIDE
+    figure, axes = canvas(look["column"], look["column"] * (0.72 if inside else 1.0))
     banded = next((panel for panel in panels if panel.band), None)
     if banded and banded.band:
         low, high = banded.band
@@ -97,10 +101,12 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
         axis.set_major_formatter("{x:g}")
     lowest = min((panel.line.values[panel.line.values > FLOOR].min() for panel in panels), default=FLOOR)
     axes.set_ylim(max(FLOOR, min(lowest / 1.6, 0.05)), 1.4)
-    axes.legend(
+    where = {"loc": "lower left"} if inside else {"loc": "outside lower left", "ncols": 2}
+    (axes if inside else figure).legend(
+        *axes.get_legend_handles_labels(),
         title="effective rank",
-        loc="lower left",
         alignment="left",
         title_fontsize=look["rc"]["legend.fontsize"],
+        **where,
     )
     return figure

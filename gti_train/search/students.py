@@ -154,18 +154,17 @@ def summaries_of(
     named = {d.id: d.text for d in collection.documents}
     own = {d.id: asked.get(place) or [d.title or d.text] for place, d in enumerate(collection.documents)}
 
-    last: dict[
-        tuple[int, ...], float
-    ] = {}  # of the call before: a sentence that is cut off anyway is left out for free
+    # What the call before was told: a sentence that is cut off anyway is left out for free.
+    last: dict[tuple[int, ...], float] = {}
 
     def log_odds(pairs: Sequence[tuple[str, str]]) -> Tensor:
         nonlocal last
-        asked = [tuple(ids) for ids in prompter.prompts(pairs).ids]
-        new = [ids for ids in dict.fromkeys(asked) if ids not in last]
+        prompts = [tuple(ids) for ids in prompter.prompts(pairs).ids]
+        new = [ids for ids in dict.fromkeys(prompts) if ids not in last]
         # Nothing is shared: a pass for the beginning of every shortened text costs more than it saves a few queries.
         scores = score(model, new, prompter.rows, shared=[0] * len(new)).tolist()
-        last = {ids: last[ids] for ids in asked if ids in last} | dict(zip(new, scores, strict=True))
-        return torch.tensor([last[ids] for ids in asked])
+        last = {ids: last[ids] for ids in prompts if ids in last} | dict(zip(new, scores, strict=True))
+        return torch.tensor([last[ids] for ids in prompts])
 
     return summarise_all(
         named, own, log_odds, budget=budget, length=lambda text: len(prompter.tokens(f" {text}")), cache=out,

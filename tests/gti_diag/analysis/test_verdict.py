@@ -65,6 +65,13 @@ def test_a_healthy_matrix_is_healthy_and_says_why():
     assert {reason["measure"] for reason in found["reasons"]} == {"dispersion_ratio", "rsa_centred"}
 
 
+@pytest.mark.parametrize("spread, warned", [(0.07, True), (0.0999, True), (0.1, False), (0.27, False)])
+def test_healthy_rows_that_are_close_together_come_with_a_warning(spread, warned):
+    found = judge(matrix(dispersion_ratio=spread, median_dispersion_ratio=spread))
+    text = next(reason["text"] for reason in found["reasons"] if reason["measure"] == "dispersion_ratio")
+    assert found["label"] == "healthy" and ("--spread 1" in text) is warned
+
+
 def test_without_a_reference_healthy_admits_what_was_not_tested():
     found = judge(matrix(rsa=None))
     assert found["label"] == "healthy" and "was not tested" in found["reasons"][-1]["text"]

@@ -75,6 +75,15 @@ def test_spectrum_lines_are_normalised_and_labelled_with_the_effective_rank(thre
     assert axes.lines[0].get_marker() == "o", "one component has no line, so it needs a marker"
 
 
+def test_names_and_numbers_of_many_checkpoints_lie_on_no_line(three, look):
+    for times, written in ((1, True), (2, False)):
+        figure = spectrum.draw([spectrum.points(view) for view in views(three * times)], look)
+        assert (figure.axes[0].get_legend() is not None) is written
+        assert bool(figure.legends) is not written
+        bars = [rsa_bars.points(view) for view in views(three[1:] * times)]
+        assert bool(rsa_bars.draw(bars, look).axes[0].texts) is written
+
+
 def test_text_band_uses_one_normaliser_for_both_edges(three):
     panel = spectrum.points(views(three)[1])
     band = three[1]["matrices"]["input"]["null"]["singular_values"]
