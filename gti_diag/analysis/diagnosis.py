@@ -15,7 +15,7 @@ from gti_diag.checkpoint import Checkpoint, Matrix, open_base, open_checkpoint
 from gti_diag.document import SCHEMA, canonical
 from gti_diag.errors import InputError, bad
 from gti_diag.measures.alignment import Space
-from gti_diag.measures.tiles import among_workers
+from gti_diag.measures.tiles import among_workers, at_once
 from gti_diag.tokens.groups import MOST_NAMED, Group, Partition, partition
 from gti_diag.tokens.sizes import SHORT_HEAD
 
@@ -27,12 +27,13 @@ from .levels import hierarchy_summary, read_items
 from .near_text import hubs, near_text, neighbours
 from .reference import SAVED, counts_of, load_reference
 from .resemblance import Reference, resemblance
-from .row_health import examine
+from .row_health import Health, examine
 from .text_relation import isotropic_null, main_axes, relate
 
 Progress = Callable[[str, float | None], None]
 PROGRAM = 4 * 10**8  # bytes that Python, torch and the buffers of tiles take
 NAMED = 1000  # bytes that a row takes beside its numbers: its name, its norm, what is compared of it
+FEW = 2048  # new tokens: up to here the parts of an analysis run beside each other, of more each part is shared among workers
 RESIDENT_SHARE = 0.25  # of max_memory: rows of one group kept in their storage dtype; beyond it a sample stands in
 
 
@@ -127,11 +128,19 @@ def diagnose(
     chosen = _matrices(opened, matrix, parts)
     theirs = _text_of(base, opened) if base is not None and not parts.groups["text"].count else None
     groups = dict(parts.groups) if theirs is None else {**parts.groups, "text": theirs}
-    health = examine(opened, parts, base=base, progress=progress, max_memory=max_memory) if exhibits else None
+    found: dict[str, dict] = {}
+    health: list[Health] = []
+    look = partial(examine, opened, parts, base=base, progress=progress, max_memory=max_memory)
+    for name, stored in chosen.items():
+        texts = stored if theirs is None or base is None else base.matrices.get(name, base.matrices["input"])
+        beside = [lambda: health.append(look())] if exhibits and not found else []
+        found[name] = _analyse(
+            stored, opened.path, groups, settings, progress=progress, given=given, text=texts, beside=beside
+        )
     return canonical(
         {
             "schema": SCHEMA,
-            "checkpoint": described(opened, opened.fingerprint if health is None else health.fingerprint),
+            "checkpoint": described(opened, health[0].fingerprint if health else opened.fingerprint),
             "command": list(command),
             "versions": versions(),
             "seed": seed,
@@ -143,12 +152,11 @@ def diagnose(
             },
             "matrices": {
                 name: {
-                    **_analyse(stored, opened.path, groups, settings, progress=progress, given=given,
-                               text=stored if theirs is None or base is None else base.matrices.get(name, base.matrices["input"])),
-                    "scan": None if health is None else health.short(name),
+                    **analysis,
+                    "scan": health[0].short(name) if health else None,
                     "drift": None if base is None or theirs is not None else drift_summary(opened, base, name, groups),
                 }
-                for name, stored in chosen.items()
+                for name, analysis in found.items()
             },
         }
     )  # fmt: skip
@@ -272,22 +280,44 @@ def _analyse(
     progress: Progress,
     given: Given,
     text: Matrix,
+    beside: Sequence[Callable[[], None]] = (),
 ) -> dict:
-    """All that is said of one matrix; the rows of the group `text` are those of the matrix `text`."""
+    """All that is said of one matrix; the rows of the group `text` are those of the matrix `text`.
+
+    Where rows are few, the jobs `beside`, of which none has a result, run while they are measured.
+    """
     of = {name: text if name == "text" else matrix for name in parts}
-    held, groups, summaries = _measured(of, source, parts, settings, progress)
+    present = {name: kept for name, group in parts.items() if (kept := group.within(of[name].shape[0])).count}
+    few = _few(of, present, settings)
+    held, groups, summaries = _measured(of, source, present, settings, progress, few=few, beside=beside)
     new, floor = held.get("new"), None if "new" not in held else summaries["new"].floor
     found: dict[str, Any] = {"tensor": matrix.name, "dtype": matrix.kind, "shape": matrix.shape, "groups": groups}
-    nulls: dict[str, dict] = {}
-    if "text" in held:
-        nulls = _against_text(held, groups, summaries, settings, progress)
-        found["null"] = nulls.get("new")
-    if new is not None and settings.exhibits:
+
+    look = new if settings.exhibits else None
+
+    def against() -> dict[str, dict]:
+        return _against_text(held, groups, summaries, settings, progress) if "text" in held else {}
+
+    def structured() -> dict[str, Any]:
+        return {} if new is None else _structure(new, given, settings, floor=floor, progress=progress)
+
+    def near() -> dict[str, Any]:
         progress("neighbours and map", None)
-        found |= _beside_text(held.get("text"), new, settings)
-    held.clear()  # RSA needs the room of the text rows
-    if new is not None:
-        found |= _structure(new, given, settings, floor=floor, progress=progress)
+        return {} if look is None else _near(held.get("text"), look)
+
+    def shown() -> dict[str, Any]:
+        return {} if look is None else exhibits.gather(held.get("text"), look, generator=settings.generator)
+
+    if few:
+        nulls, structure, *exhibited = at_once([against, structured, near, shown], settings.place())
+    else:
+        nulls, exhibited = against(), [near(), shown()]
+        held.clear()  # RSA needs the room of the text rows
+        structure = structured()
+    if "text" in groups:
+        found["null"] = nulls.get("new")
+    for part in (*exhibited, structure):
+        found |= part
     others = {
         name: {"null": null, "verdict": verdict.judge({**found, "null": null, "rsa": None}, name)}
         for name, null in nulls.items()
@@ -301,27 +331,49 @@ def _analyse(
     }  # fmt: skip
 
 
-def _measured(
-    of: Mapping[str, Matrix], source: str, parts: Mapping[str, Group], settings: Settings, progress: Progress
-) -> tuple[dict[str, GroupRows], dict[str, dict], dict[str, Summary]]:
-    """The rows of each group, its measures (in the order of `parts`), and what comparisons need of it.
+def _few(of: Mapping[str, Matrix], present: Mapping[str, Group], settings: Settings) -> bool:
+    """Whether the parts of an analysis may run beside each other: all rows are held, and RSA of the new ones takes little room."""
+    if "new" in present and present["new"].count > FEW:
+        return False
+    return all(
+        group.count * of[name].shape[1] * of[name].dtype.itemsize <= _room(settings.max_memory, of[name].shape[1])
+        for name, group in present.items()
+    )
 
-    `of` says of which matrix a group's rows are; a group without a row in it is left out.
+
+def _measured(
+    of: Mapping[str, Matrix], source: str, present: Mapping[str, Group], settings: Settings, progress: Progress, *,
+    few: bool, beside: Sequence[Callable[[], None]],
+) -> tuple[dict[str, GroupRows], dict[str, dict], dict[str, Summary]]:  # fmt: skip
+    """The rows of each group, its measures (in the order of `present`), and what comparisons need of it.
+
+    `of` says of which matrix a group's rows are.
     """
-    held, measured, summaries = {}, {}, {}
-    present = {name: kept for name, group in parts.items() if (kept := group.within(of[name].shape[0])).count}
-    for name, group in sorted(present.items(), key=lambda item: item[0] == "text"):  # text, whose Gram stays, last
+    order = sorted(present, key="text".__eq__)  # text, whose Gram matrix stays, last
+
+    def holding(name: str) -> GroupRows:
         progress(f"measuring {name} rows", None)
-        held[name] = hold(
+        return hold(
             of[name],
-            group,
+            present[name],
             source=source,
             room=_room(settings.max_memory, of[name].shape[1]),
             device=settings.place(),
             generator=settings.generator(name),
         )
-        measured[name], summaries[name] = group_measures(held[name], moments=name == "text")
-    return held, {name: measured[name] for name in present}, summaries
+
+    if few:
+        held = {name: holding(name) for name in order}
+        jobs = [partial(group_measures, held[name], moments=name == "text") for name in reversed(order)]
+        found = dict(zip(reversed(order), at_once([*jobs, *beside], settings.place()), strict=False))
+    else:
+        held, found = {}, {}
+        for job in beside:
+            job()
+        for name in order:
+            held[name] = holding(name)
+            found[name] = group_measures(held[name], moments=name == "text")
+    return held, {name: found[name][0] for name in present}, {name: found[name][1] for name in present}
 
 
 def _against_text(
@@ -346,14 +398,10 @@ def _against_text(
     return nulls
 
 
-def _beside_text(text: GroupRows | None, new: GroupRows, settings: Settings) -> dict[str, Any]:
-    """What only readers of a report look at."""
+def _near(text: GroupRows | None, new: GroupRows) -> dict[str, Any]:
+    """What lies near the new rows."""
     near = None if text is None else near_text(text, new)
-    return {
-        **exhibits.gather(text, new, generator=settings.generator),
-        "neighbours": None if near is None else neighbours(near),
-        "hubs": None if near is None else hubs(near),
-    }
+    return {"neighbours": None if near is None else neighbours(near), "hubs": None if near is None else hubs(near)}
 
 
 def _structure(

@@ -262,9 +262,21 @@ def test_text_rows_are_let_go_before_rsa_needs_their_memory(tiny_lm, tmp_path, m
         return resemblance(*arguments, **options)
 
     monkeypatch.setattr("gti_diag.analysis.diagnosis.resemblance", watched)
+    monkeypatch.setattr("gti_diag.analysis.diagnosis.FEW", 0)
     np.save(tmp_path / "books.npy", codebook().numpy())
     found = gti_diag.diagnose(tiny_lm("many", new_tokens=TOKENS), reference=tmp_path / "books.npy")["matrices"]["input"]
     assert found["rsa"]["tokens"] == len(TOKENS) and found["neighbours"]
+
+
+def test_parts_beside_each_other_say_what_they_say_alone(tiny_lm, tmp_path, monkeypatch):
+    np.save(tmp_path / "books.npy", codebook().numpy())
+    folder = rewrite(tiny_lm("both", tied=False, new_tokens=TOKENS), grounded)
+    told = []
+    for few in (2048, 0):
+        monkeypatch.setattr("gti_diag.analysis.diagnosis.FEW", few)
+        told.append(gti_diag.diagnose(folder, reference=tmp_path / "books.npy"))
+    beside, alone = (gti_diag.document.dumps(analysis) for analysis in told)
+    assert beside == alone
 
 
 def test_nan_rows_are_refused(tiny_lm):
