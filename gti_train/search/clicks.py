@@ -63,7 +63,7 @@ def simulate(
     shown = ranked[queries]
     if shuffle:
         shown = shown.gather(1, torch.rand(shown.shape, generator=generator).argsort(1))
-    spread = (popularity - popularity.mean()) / popularity.std()
+    spread = standardised([popularity])[:, 0]
     attracted = model.attracted(grades[queries[:, None], shown], spread[shown])
     draws = torch.rand(2, *shown.shape, generator=generator)
     clicked = draws[0] < model.examined(shown.shape[1]) * attracted
@@ -79,7 +79,7 @@ def propensities(log: Log) -> Float[Tensor, " ranks"]:
     """
     rates = log.done[..., 0].mean(0)
     if float(rates[0]) == 0:
-        raise InputError("no click on the first rank: simulate more sessions")
+        raise InputError(f"no click on the first rank in {len(log.queries)} simulated sessions: give more queries")
     return rates / rates[0]
 
 
@@ -123,5 +123,5 @@ def engagement_teacher(
 
 
 def standardised(columns: Sequence[Tensor]) -> Tensor:
-    """Features side by side, each with mean 0 and standard deviation 1."""
-    return torch.stack([(c - c.mean()) / c.std() for c in columns], -1)
+    """Features side by side, each with mean 0 and standard deviation 1; one that does not vary is 0."""
+    return torch.stack([(c - c.mean()) / c.std() if c.min() < c.max() else torch.zeros_like(c) for c in columns], -1)

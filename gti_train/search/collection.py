@@ -56,6 +56,11 @@ class Collection:
         return [{self.places[d]: grade for d, grade in self.judgements[q.id].items()} for q in self.queries]
 
     @cached_property
+    def highest_grade(self) -> int:
+        """Of all judgements, whatever the scale."""
+        return max(grade for grades in self.relevant for grade in grades.values())
+
+    @cached_property
     def best_groups(self) -> list[frozenset[str]]:
         """For each query the groups of the documents with its best grade."""
         groups = [document.group for document in self.documents]

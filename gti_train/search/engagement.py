@@ -12,6 +12,8 @@ from .clicks import ACTIONS, ClickModel, engagement_teacher, propensities, simul
 from .collection import Collection
 from .evaluation import quality, reranked
 
+GOOD = 0.75  # of the highest grade: 3 of 4
+
 
 @dataclass(frozen=True)
 class Engagement:
@@ -30,7 +32,7 @@ def engagement_targets(
 
     It knows the judge's log-odds `odds` and the popularity of documents, never the grades that the clicks were drawn from.
     """
-    grades = _grades(collection)
+    grades = _grades(collection, wanted.clicks)
     told = {"sessions": wanted.sessions, "seed": wanted.seed}
     random = simulate(places, grades, popularity, wanted.clicks, shuffle=True, **told)  # type: ignore[arg-type]
     log = simulate(places, grades, popularity, wanted.clicks, **told)  # type: ignore[arg-type]
@@ -42,10 +44,10 @@ def engagement_targets(
 
 
 def popularity_of(collection: Collection) -> Float[Tensor, " documents"]:
-    """A known popularity: log(1 + the number of queries that a document is a good answer to, grade 3 or more)."""
-    counts = torch.zeros(len(collection.documents))
+    """A known popularity: log(1 + the number of queries that a document is a good answer to: three quarters of the highest grade)."""
+    counts, top = torch.zeros(len(collection.documents)), collection.highest_grade
     for judged in collection.relevant:
-        counts[[place for place, grade in judged.items() if grade >= 3]] += 1
+        counts[[place for place, grade in judged.items() if grade >= GOOD * top]] += 1
     return counts.log1p()
 
 
@@ -59,7 +61,12 @@ def calibrated(
     """
     ranked, depth = reranked(places, scores), min(10, places.shape[1])
     log = simulate(
-        ranked, _grades(collection), popularity, wanted.clicks, sessions=wanted.sessions, seed=wanted.seed + 1
+        ranked,
+        _grades(collection, wanted.clicks),
+        popularity,
+        wanted.clicks,
+        sessions=wanted.sessions,
+        seed=wanted.seed + 1,
     )
     in_order = scores.sort(dim=1, descending=True, stable=True).values
     positions = torch.arange(1, places.shape[1] + 1).expand(log.shown.shape)
@@ -74,9 +81,11 @@ def calibrated(
     return {"calibration": asdict(fit), "ndcg": ndcg}
 
 
-def _grades(collection: Collection) -> Int[Tensor, "queries documents"]:
+def _grades(collection: Collection, model: ClickModel) -> Int[Tensor, "queries documents"]:
+    """On the scale that the click model knows: the collection's highest grade is its highest."""
     grades = torch.zeros(len(collection.queries), len(collection.documents), dtype=torch.long)
+    best, top = len(model.attraction) - 1, collection.highest_grade
     for query, judged in enumerate(collection.relevant):
         for place, grade in judged.items():
-            grades[query, place] = grade
+            grades[query, place] = round(grade * best / top)
     return grades

@@ -46,7 +46,7 @@ def soft_labels(
     collection: Collection, candidates: Sequence[Sequence[int]], *, seed: int, sampling: Sampling | None = None
 ) -> list[tuple[Pair, float]]:
     """Pairs to learn from, each with its grade as a probability: divided by the highest grade of the collection."""
-    top = max(grade for grades in collection.relevant for grade in grades.values())
+    top = collection.highest_grade
     pairs = sampled_pairs(collection, candidates, sampling or Sampling(), seed=seed)
     return [(pair, grade / top) for pair, grade in pairs]
 

@@ -104,7 +104,7 @@ def test_a_study_and_the_demo_in_a_hostile_place(told, shop, tiny_lm, tmp_path):
     told("demo", "--model", model, "--out", shop / "demo", "--items", 81, "--codes", "12,10", "--steps", 1)
 
 
-def test_a_collection_of_hostile_texts_is_searched(told, shop, tiny_lm):
+def test_a_collection_of_hostile_texts_is_searched(told, shop, tiny_lm, monkeypatch):
     whole = [text for text in NASTY if "\ud800" not in text]
     named = [f"{''.join(text.split())}-{n}" for n, text in enumerate(whole)]
     lines = {
@@ -120,6 +120,31 @@ def test_a_collection_of_hostile_texts_is_searched(told, shop, tiny_lm):
     told("search", "judge", base, *part, "--out", shop / "judge", "--epochs", 0.1, "--batch-size", 1, "--max-tokens", 256, "--yes", "Y", "--no", "N")  # fmt: skip
     told("search", "rerank", shop / "judge", found, *part, "--out", shop / "judged.run")
     told("search", "evaluate", found, shop / "judged.run", *part, "--k", 3, "--json", shop / "quality.json")
+    monkeypatch.setattr("gti_train.search.students.WORDS", {"click": ("C", "S"), "apply": ("A", "L")})
+    learn = (shop / "judge", *part, "--epochs", 0.01, "--batch-size", 1)
+    told("search", "prune", *learn, "--drop-layers", 1, "--out", shop / "pruned")
+    told("search", "rank", *learn, "--out", shop / "ranker")
+    told("search", "items", *learn, "--tokens", 2, "--encoder-layers", 1, "--out", shop / "items")
+    short = shop / "summaries.jsonl"
+    told("search", "summaries", shop / "judge", *part, "--budget", 8, "--queries", 1, "--out", short)
+    rungs = ("--pruned", shop / "pruned", "--items", shop / "items", "--summaries", short)
+    told(
+        "search",
+        "ladder",
+        shop / "judge",
+        found,
+        *part,
+        *rungs,
+        "--documents",
+        2,
+        "--top",
+        2,
+        "--queries",
+        2,
+        "--out",
+        shop / "ladder",
+    )
+    told("search", "collection", "--out", shop / "invented", "--items", 81, "--queries", 10)
 
 
 COMMANDS = {
@@ -142,6 +167,10 @@ COMMANDS = {
     "search evaluate": ["{0}", "--data", "{0}", "--split", "{0}"],
     "search agree": ["{0}", "--data", "{0}", "--split", "{0}", "--like", "{0}"],
     "search prune": ["{0}", "--data", "{0}", "--split", "{0}", "--out", "{out}"],
+    "search summaries": ["{0}", "--data", "{0}", "--split", "{0}", "--out", "{out}/x.jsonl"],
+    "search rank": ["{0}", "--data", "{0}", "--split", "{0}", "--out", "{out}"],
+    "search items": ["{0}", "--data", "{0}", "--split", "{0}", "--out", "{out}"],
+    "search ladder": ["{0}", "{0}", "--data", "{0}", "--split", "{0}", "--out", "{out}"],
     "search demo": ["--model", "{0}", "--out", "{out}", "--quiet"],
 }
 

@@ -93,6 +93,17 @@ def test_popularity_counts_good_answers():
     assert popularity_of(shop())[0] == pytest.approx(torch.tensor(4.0).log()) and popularity_of(shop())[1] == 0
 
 
+@pytest.mark.parametrize("highest", [1, 2, 10])
+def test_engagement_knows_any_scale_of_grades(highest):
+    """Yes and no on any scale are 0 and 4, and no document has to stand out by its popularity."""
+    four = replace(shop(), judgements={q: dict.fromkeys(grades, 4) for q, grades in shop().judgements.items()})
+    other = replace(four, judgements={q: dict.fromkeys(grades, highest) for q, grades in four.judgements.items()})
+    torch.testing.assert_close(popularity_of(other), popularity_of(four))
+    places, odds, same = torch.arange(8).expand(12, 8), torch.randn(12, 8), torch.zeros(8)
+    found = [engagement_targets(part, places, odds, same, Engagement(sessions=50)) for part in (four, other)]
+    assert found[0].isfinite().all() and torch.equal(*found)
+
+
 def test_a_ranker_learns_from_both_teachers_and_says_that_engagement_is_simulated(judge, tmp_path, monkeypatch):
     words = {"click": ("C", "S"), "apply": ("A", "L")}
     monkeypatch.setattr("gti_train.search.students.WORDS", words)
