@@ -4,7 +4,7 @@ import contextlib
 import gc
 import os
 from collections.abc import Iterator
-from functools import reduce
+from functools import cache, reduce
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,8 +90,8 @@ def load_language_model(
             f"AutoPeftModelForCausalLM.from_pretrained({name!r}).merge_and_unload().save_pretrained(OUT), and name OUT"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **where)
-        with without_bars():
+        with without_bars(), _header_once() if where else contextlib.nullcontext():
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **where)
             kind = stored_dtype(name_or_path) if dtype is None else parse_dtype(dtype)
             model = AutoModelForCausalLM.from_pretrained(name, dtype=kind, trust_remote_code=False, **loading)
     except InputError:
@@ -136,6 +136,20 @@ def _name_specials(tokenizer: "PreTrainedTokenizerBase", file: Path) -> None:
         place = pairs.get(f"tokenizer.ggml.{role}_token_id")
         if isinstance(place, int) and 0 <= place < len(tokenizer):
             setattr(tokenizer, f"{name}_token", tokenizer.convert_ids_to_tokens(place))
+
+
+@contextlib.contextmanager
+def _header_once() -> Iterator[None]:
+    """Within, a GGUF header is read once: transformers reads it for configuration, tokenizer and weights, seconds each time, and
+    lists the names of tensors for every module anew."""
+    import gguf
+
+    kept = gguf.GGUFReader, gguf.get_tensor_name_map
+    gguf.GGUFReader, gguf.get_tensor_name_map = cache(kept[0]), cache(kept[1])  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        gguf.GGUFReader, gguf.get_tensor_name_map = kept  # type: ignore[misc]
 
 
 def _dense() -> dict[str, Any]:

@@ -200,7 +200,7 @@ def soft_examples(
     config: JudgeConfig,
 ) -> list[list[SoftExample]]:
     """Families of prompts with the probabilities that each teacher gives; a weight of 0 masks what none said."""
-    prompts = prompter.prompts([(collection.queries[q].text, collection.documents[d].text) for q, d in pairs])
+    prompts = prompter.asking(collection, pairs)
     rows = zip(prompts.ids, targets.tolist(), weights.tolist(), strict=True)
     made = [SoftExample(tuple(ids), tuple(target), tuple(weight)) for ids, target, weight in rows]
     by_document = prompter.wording.order == DOCUMENT_FIRST

@@ -3,11 +3,27 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
+from typing import Protocol
+
+from gti_train.loop.training import LoopConfig
 
 from .collection import Collection
 
 Pair = tuple[int, int]  # places of a query and of a document
+
+
+class Training(Protocol):
+    """What of a training's configuration decides which pairs it meets: most pairs of a family, seed, and the loop over families."""
+
+    @property
+    def family(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    def loop(self, count: int) -> LoopConfig: ...
 
 
 @dataclass(frozen=True)
@@ -62,3 +78,15 @@ def families(pairs: Sequence[Pair], *, by_document: bool, most: int, seed: int) 
         pieces = -(-len(members) // most)
         found += [members[i::pieces] for i in range(pieces)]
     return found
+
+
+def met(pairs: Sequence[Pair], config: Training, *, by_document: bool) -> tuple[list[int], int]:
+    """Numbers of the pairs that training meets, in their order, and its steps: nobody else has to be asked about the others.
+
+    Where the steps see fewer families than there are, so many are drawn at random.
+    """
+    grouped = families(pairs, by_document=by_document, most=config.family, seed=config.seed)
+    loop = config.loop(len(grouped))
+    seen = min(len(grouped), loop.steps * loop.batch)
+    chosen = Random(config.seed).sample(grouped, seen) if seen < len(grouped) else grouped
+    return sorted(chain.from_iterable(chosen)), loop.steps

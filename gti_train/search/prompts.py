@@ -18,6 +18,9 @@ from gti_diag.errors import InputError, bad
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from .collection import Collection
+    from .pairs import Pair
+
 QUERY_FIRST, DOCUMENT_FIRST = "query-first", "document-first"
 ORDERS = (QUERY_FIRST, DOCUMENT_FIRST)
 POLICY = "Does the document answer the query?"
@@ -85,6 +88,10 @@ class Prompter:
         if len(known) < len(texts):
             raise InputError("a query or document is empty: give it a text, or leave it out")
         return self.assembled([(known[query], known[document]) for query, document in pairs])
+
+    def asking(self, collection: "Collection", pairs: "Sequence[Pair]") -> Prompts:
+        """The same about pairs by their places in a collection."""
+        return self.prompts([(collection.queries[q].text, collection.documents[d].text) for q, d in pairs])
 
     def assembled(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Prompts:
         """The same for pairs of query and document tokens.

@@ -18,8 +18,8 @@ from gti_train.model.directories import check_place
 from .collection import Collection
 from .engagement import Engagement, calibrated, engagement_targets, popularity_of
 from .judge import JudgeConfig, Progress, load_judge, soft_examples, teach
-from .pairs import Pair
-from .prompts import Prompter
+from .pairs import Pair, met
+from .prompts import DOCUMENT_FIRST, Prompter
 from .pruning.layers import block_influence, drop_layers, least_influential
 from .pruning.neurons import activation_grams, drop_neurons
 from .scoring import score
@@ -68,7 +68,7 @@ def prune_judge(
     save_every: int = 0,
     progress: Progress = lambda record, steps: None,
 ) -> dict[str, Any]:
-    """Prune the judge in `source` and heal it on its own former opinion of `pairs`; write it to `out`.
+    """Prune the judge in `source` and heal it on its own former opinion of those of `pairs` that training meets; write it to `out`.
 
     Raises:
         InputError: as `load_judge`, `prune`, `check_place`; no pairs.
@@ -77,11 +77,12 @@ def prune_judge(
     if not pairs:
         raise InputError("no pairs to heal on: give judged queries")
     model, prompter = load_judge(source, dtype=torch.float32)
-    said = teacher_says(model, prompter, collection, pairs)
-    targets = said.log_odds.sigmoid()[:, None]
-    examples = soft_examples(prompter, collection, pairs, targets, torch.ones_like(targets), config=config)
-    measured = [list(e.ids) for family in examples for e in family][:: max(1, len(pairs) // wanted.prompts)]
-    record = prune(model, measured[: wanted.prompts], wanted)
+    chosen, steps = met(pairs, config, by_document=prompter.wording.order == DOCUMENT_FIRST)
+    healed, config = [pairs[i] for i in chosen], replace(config, steps=steps)
+    targets = teacher_says(model, prompter, collection, healed).log_odds.sigmoid()[:, None]
+    examples = soft_examples(prompter, collection, healed, targets, torch.ones_like(targets), config=config)
+    measured = pairs[:: max(1, len(pairs) // wanted.prompts)][: wanted.prompts]
+    record = prune(model, prompter.asking(collection, measured).ids, wanted)
     answers = torch.tensor([prompter.rows])
     teach(model, prompter, examples, out, answers=answers, config=config, save_every=save_every, progress=progress)
     write_text(out.with_name(out.name + "." + PRUNING), json.dumps(record) + "\n")

@@ -48,7 +48,7 @@ def teacher_says(
     odds, states = [], []
     for start in range(0, len(order), AT_ONCE):
         part = [pairs[i] for i in order[start : start + AT_ONCE]]
-        asked = prompter.prompts([(collection.queries[q].text, collection.documents[d].text) for q, d in part])
+        asked = prompter.asking(collection, part)
         with products_in(best_dtype(model.device), model.device):
             found = last_states(model, asked.ids, shared=asked.shared)
         odds.append(log_odds(model, found, prompter.rows).float().cpu())

@@ -35,21 +35,30 @@ class SearchDemo:
     timed: int = 32  # documents that the ladder is timed on
     repeats: int = 2
     found: int = 12  # documents of a query that are ranked and learned from
-    batch: int = 8  # families of pairs in a step
+    batch: int = 8  # families of pairs in a step,
+    family: int = 16  # … and most pairs of one
     yes: str = " Yes"
     no: str = " No"
     seed: int = 0
 
 
 SMOKE = SearchDemo(
-    items=81, queries=24, steps=2, drop=1, measured=6, encoder_layers=1, budget=120, asked=4, timed=4, repeats=1, found=4, batch=2
+    items=81, queries=12, steps=1, drop=1, measured=2, encoder_layers=1, budget=120, asked=2, timed=2, repeats=1, found=2,
+    batch=1, family=2,
 )  # fmt: skip
 
 
 def search_demo(config: SearchDemo) -> list[Stage]:
     """The stages, in order."""
     model = fingerprint(config.model) if config.model else "SmolLM2-135M"
-    common = {"seed": config.seed, "yes": config.yes, "no": config.no, "found": config.found, "batch": config.batch}
+    common = {
+        "seed": config.seed,
+        "yes": config.yes,
+        "no": config.no,
+        "found": config.found,
+        "batch": config.batch,
+        "family": config.family,
+    }
     world = {"items": config.items, "queries": config.queries, "seed": config.seed}
     trained = common | {"steps": config.steps}
     cut, vectors = (
@@ -110,7 +119,7 @@ def _steps(config: SearchDemo, share: float):
     from gti_train.search.judge import JudgeConfig
 
     return JudgeConfig(
-        steps=max(1, round(share * config.steps)), batch=config.batch, family=16, warmup=2, seed=config.seed
+        steps=max(1, round(share * config.steps)), batch=config.batch, family=config.family, warmup=2, seed=config.seed
     )
 
 
@@ -180,7 +189,7 @@ def _items(config: SearchDemo, out: Path, tell: Tell, *, of: str, to: str) -> No
 
     part, labels = _learned(config, out)
     how = ItemConfig(
-        steps=config.steps, layers=config.encoder_layers, batch=config.batch, warmup=2, every=max(1, config.steps // 3),
+        steps=config.steps, layers=config.encoder_layers, batch=config.batch, family=config.family, warmup=2, every=max(1, config.steps // 3),
         seed=config.seed,
     )  # fmt: skip
     make_items(out / of, out / to, part, labels, every=_part(out, "test"), config=how, progress=_told(tell))

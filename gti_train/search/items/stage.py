@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from gti_train.model.loading import best_dtype
 
 from ..collection import Collection
 from ..judge import load_judge
-from ..pairs import Pair
+from ..pairs import Pair, met
 from ..prompts import Prompter
 from ..teacher import Said, teacher_says
 from .training import RANKER, Hybrid, ItemConfig, item_lessons, look_at, save_hybrid, train_hybrid
@@ -41,7 +42,8 @@ def make_items(
     save_every: int = 0,
     progress: Callable[[StepRecord, int], None] = lambda record, steps: None,
 ) -> dict[str, float]:
-    """Train encoder and ranker from the text ranker in `source` on `labels`, pairs of `collection`; write `out`.
+    """Train encoder and ranker from the text ranker in `source` on `labels`, pairs of `collection` of which training may meet
+    some alone; write `out`.
 
     `every` holds all documents that get item tokens. Returns the last look at them.
 
@@ -54,6 +56,8 @@ def make_items(
     check_place(out / RANKER)
     check_folder(work)
     model, prompter = load_judge(source, dtype=torch.float32)
+    chosen, steps = met([pair for pair, _ in labels], config, by_document=True)
+    labels, config = [labels[i] for i in chosen], replace(config, steps=steps)
     said = _said(model, prompter, collection, labels, config)
     hybrid = Hybrid.begin(model, prompter, config)
     lessons = item_lessons(hybrid, collection, labels, said, config)

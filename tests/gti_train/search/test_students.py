@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from gti_diag.errors import InputError
 from gti_train.model.loading import load_language_model
 from gti_train.search.engagement import Engagement, calibrated, engagement_targets, popularity_of
 from gti_train.search.judge import JudgeConfig, load_judge, save_judge, soft_examples
+from gti_train.search.pairs import met
 from gti_train.search.prompts import DOCUMENT_FIRST, QUERY_FIRST, Prompter, Wording
 from gti_train.search.students import (
     Pruning,
@@ -91,6 +93,21 @@ def test_calibration_keeps_ndcg_and_plateaus_alone_lose_it():
 
 def test_popularity_counts_good_answers():
     assert popularity_of(shop())[0] == pytest.approx(torch.tensor(4.0).log()) and popularity_of(shop())[1] == 0
+
+
+def test_a_teacher_is_asked_about_what_training_meets_alone(judge, tmp_path, monkeypatch):
+    few = replace(CONFIG, epochs=0.1)  # 16 families, of which one step meets 4
+    chosen, steps = met(PAIRS, few, by_document=True)
+    documents = {PAIRS[i][1] for i in chosen}
+    assert steps == 1 and len(chosen) < len(PAIRS) and chosen == sorted(chosen) and len(documents) > 1
+    assert met(PAIRS, CONFIG, by_document=True)[0] == list(range(len(PAIRS)))
+    asked = []
+    said = partial(teacher_says)
+    monkeypatch.setattr(
+        "gti_train.search.students.teacher_says", lambda m, p, c, pairs: (asked.extend(pairs), said(m, p, c, pairs))[1]
+    )
+    prune_judge(judge, tmp_path / "out", shop(), PAIRS, wanted=Pruning(0, 1.0, 8), config=few)
+    assert asked == [PAIRS[i] for i in chosen]
 
 
 @pytest.mark.parametrize("highest", [1, 2, 10])
