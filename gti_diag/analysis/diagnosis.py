@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from .levels import hierarchy_summary, read_items
 from .near_text import hubs, near_text, neighbours
 from .reference import SAVED, counts_of, load_reference
 from .resemblance import Reference, resemblance
-from .row_health import Health, examine
+from .row_health import examine
 from .text_relation import isotropic_null, main_axes, relate
 
 Progress = Callable[[str, float | None], None]
@@ -129,18 +129,18 @@ def diagnose(
     theirs = _text_of(base, opened) if base is not None and not parts.groups["text"].count else None
     groups = dict(parts.groups) if theirs is None else {**parts.groups, "text": theirs}
     found: dict[str, dict] = {}
-    health: list[Health] = []
-    look = partial(examine, opened, parts, base=base, progress=progress, max_memory=max_memory)
+    look = cache(partial(examine, opened, parts, base=base, progress=progress, max_memory=max_memory))
     for name, stored in chosen.items():
         texts = stored if theirs is None or base is None else base.matrices.get(name, base.matrices["input"])
-        beside = [lambda: health.append(look())] if exhibits and not found else []
+        beside = [look] if exhibits and not found else []
         found[name] = _analyse(
             stored, opened.path, groups, settings, progress=progress, given=given, text=texts, beside=beside
         )
+    health = look() if exhibits else None
     return canonical(
         {
             "schema": SCHEMA,
-            "checkpoint": described(opened, health[0].fingerprint if health else opened.fingerprint),
+            "checkpoint": described(opened, opened.fingerprint if health is None else health.fingerprint),
             "command": list(command),
             "versions": versions(),
             "seed": seed,
@@ -153,7 +153,7 @@ def diagnose(
             "matrices": {
                 name: {
                     **analysis,
-                    "scan": health[0].short(name) if health else None,
+                    "scan": None if health is None else health.short(name),
                     "drift": None if base is None or theirs is not None else drift_summary(opened, base, name, groups),
                 }
                 for name, analysis in found.items()
@@ -280,11 +280,11 @@ def _analyse(
     progress: Progress,
     given: Given,
     text: Matrix,
-    beside: Sequence[Callable[[], None]] = (),
+    beside: Sequence[Callable[[], object]],
 ) -> dict:
     """All that is said of one matrix; the rows of the group `text` are those of the matrix `text`.
 
-    Where rows are few, the jobs `beside`, of which none has a result, run while they are measured.
+    Where rows are few, the jobs `beside`, whose results are the caller's affair, run while they are measured.
     """
     of = {name: text if name == "text" else matrix for name in parts}
     present = {name: kept for name, group in parts.items() if (kept := group.within(of[name].shape[0])).count}
@@ -343,7 +343,7 @@ def _few(of: Mapping[str, Matrix], present: Mapping[str, Group], settings: Setti
 
 def _measured(
     of: Mapping[str, Matrix], source: str, present: Mapping[str, Group], settings: Settings, progress: Progress, *,
-    few: bool, beside: Sequence[Callable[[], None]],
+    few: bool, beside: Sequence[Callable[[], object]],
 ) -> tuple[dict[str, GroupRows], dict[str, dict], dict[str, Summary]]:  # fmt: skip
     """The rows of each group, its measures (in the order of `present`), and what comparisons need of it.
 

@@ -13,6 +13,7 @@ import gti_diag.document
 from gti_diag.analysis.group_rows import GroupRows
 from gti_diag.analysis.resemblance import resemblance
 from gti_diag.errors import InputError
+from gti_diag.measures.tiles import at_once
 from tests.conftest import vocabulary_like
 
 TOKENS = [f"<{letter}_{code}>" for letter in "abc" for code in range(20)]
@@ -271,10 +272,18 @@ def test_text_rows_are_let_go_before_rsa_needs_their_memory(tiny_lm, tmp_path, m
 def test_parts_beside_each_other_say_what_they_say_alone(tiny_lm, tmp_path, monkeypatch):
     np.save(tmp_path / "books.npy", codebook().numpy())
     folder = rewrite(tiny_lm("both", tied=False, new_tokens=TOKENS), grounded)
-    told = []
-    for few in (2048, 0):
-        monkeypatch.setattr("gti_diag.analysis.diagnosis.FEW", few)
-        told.append(gti_diag.diagnose(folder, reference=tmp_path / "books.npy"))
+    told, shared, threads = [], [], torch.get_num_threads()
+    monkeypatch.setattr(
+        "gti_diag.analysis.diagnosis.at_once", lambda jobs, device: (shared.append(len(jobs)), at_once(jobs, device))[1]
+    )
+    torch.set_num_threads(2)
+    try:
+        for few in (2048, 0):
+            monkeypatch.setattr("gti_diag.analysis.diagnosis.FEW", few)
+            told.append(gti_diag.diagnose(folder, reference=tmp_path / "books.npy"))
+    finally:
+        torch.set_num_threads(threads)
+    assert shared == [4, 4, 3, 4]  # input with the scan of both matrices, then the head; of many rows nothing
     beside, alone = (gti_diag.document.dumps(analysis) for analysis in told)
     assert beside == alone
 

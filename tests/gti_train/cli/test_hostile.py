@@ -128,22 +128,8 @@ def test_a_collection_of_hostile_texts_is_searched(told, shop, tiny_lm, monkeypa
     short = shop / "summaries.jsonl"
     told("search", "summaries", shop / "judge", *part, "--budget", 8, "--queries", 1, "--out", short)
     rungs = ("--pruned", shop / "pruned", "--items", shop / "items", "--summaries", short)
-    told(
-        "search",
-        "ladder",
-        shop / "judge",
-        found,
-        *part,
-        *rungs,
-        "--documents",
-        2,
-        "--top",
-        2,
-        "--queries",
-        2,
-        "--out",
-        shop / "ladder",
-    )
+    few = ("--documents", 2, "--top", 2, "--queries", 2)
+    told("search", "ladder", shop / "judge", found, *part, *rungs, *few, "--out", shop / "ladder")
     told("search", "collection", "--out", shop / "invented", "--items", 81, "--queries", 10)
 
 
