@@ -141,9 +141,14 @@ def _name_specials(tokenizer: "PreTrainedTokenizerBase", file: Path) -> None:
 @contextlib.contextmanager
 def _header_once() -> Iterator[None]:
     """Within, a GGUF header is read once: transformers reads it for configuration, tokenizer and weights, seconds each time, and
-    lists the names of tensors for every module anew."""
-    import gguf
+    lists the names of tensors for every module anew.
 
+    Raises: InputError if the package that reads it is not installed.
+    """
+    try:
+        import gguf
+    except ImportError:
+        raise InputError("a GGUF model needs gguf: pip install 'gti-diag[train]'") from None
     kept = gguf.GGUFReader, gguf.get_tensor_name_map
     gguf.GGUFReader, gguf.get_tensor_name_map = cache(kept[0]), cache(kept[1])  # type: ignore[misc, assignment]
     try:

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import stat
+import sys
 from pathlib import Path
 
 import gguf
@@ -51,6 +52,13 @@ def test_a_message_that_announces_reasons_is_given_with_them(tiny_lm):
     (folder / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=r"one of: \(1\) a"):
         load_language_model(folder)
+
+
+def test_a_gguf_file_without_its_reader_names_the_extra(tmp_path, monkeypatch):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(InputError, match=r"^a GGUF model needs gguf: pip install 'gti-diag\[train\]'$"):
+        load_language_model(tmp_path / "model.gguf")
 
 
 @pytest.mark.slow

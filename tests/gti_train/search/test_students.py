@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -10,6 +9,8 @@ import torch
 from gti_diag.errors import InputError
 from gti_train.model.loading import load_language_model
 from gti_train.search.engagement import Engagement, calibrated, engagement_targets, popularity_of
+from gti_train.search.items.stage import make_items
+from gti_train.search.items.training import ItemConfig
 from gti_train.search.judge import JudgeConfig, load_judge, save_judge, soft_examples
 from gti_train.search.pairs import met
 from gti_train.search.prompts import DOCUMENT_FIRST, QUERY_FIRST, Prompter, Wording
@@ -102,12 +103,13 @@ def test_a_teacher_is_asked_about_what_training_meets_alone(judge, tmp_path, mon
     assert steps == 1 and len(chosen) < len(PAIRS) and chosen == sorted(chosen) and len(documents) > 1
     assert met(PAIRS, CONFIG, by_document=True)[0] == list(range(len(PAIRS)))
     asked = []
-    said = partial(teacher_says)
-    monkeypatch.setattr(
-        "gti_train.search.students.teacher_says", lambda m, p, c, pairs: (asked.extend(pairs), said(m, p, c, pairs))[1]
-    )
+    for module in ("students", "items.stage"):
+        spied = lambda m, p, c, pairs: (asked.append(pairs), teacher_says(m, p, c, pairs))[1]  # noqa: E731
+        monkeypatch.setattr(f"gti_train.search.{module}.teacher_says", spied)
     prune_judge(judge, tmp_path / "out", shop(), PAIRS, wanted=Pruning(0, 1.0, 8), config=few)
-    assert asked == [PAIRS[i] for i in chosen]
+    config = ItemConfig(slots=1, layers=1, epochs=few.epochs, batch=few.batch, family=few.family, every=0)
+    make_items(judge, tmp_path / "items", shop(), [(pair, 0.5) for pair in PAIRS], every=shop(), config=config)
+    assert asked == [[PAIRS[i] for i in chosen]] * 2
 
 
 @pytest.mark.parametrize("highest", [1, 2, 10])
