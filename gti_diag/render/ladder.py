@@ -65,7 +65,7 @@ def table(climbed: Climbed) -> str:
     """Every number of every rung, in Markdown; – where it was not measured."""
     header = (
         "rung", "items/s", "processor", "tokens", "× one by one", "× batched", "× last position", "parameters, M",
-        "peak, MB", "offline s/item", "NDCG@10", "of teacher", "RSA", "CKA",
+        "peak, MB", "kept MB/item", "offline s/item", "NDCG@10", "of teacher", "RSA", "CKA",
     )  # fmt: skip
     rows = []
     for rung in climbed["rungs"]:
@@ -81,6 +81,7 @@ def table(climbed: Climbed) -> str:
                 *(_cell(over, name, ".1f") for name in ("one-by-one", "batched", "last-position")),
                 _cell(speed, "parameters", ".0f", 1e-6),
                 _cell(speed, "peak_bytes", ".0f", 1e-6),
+                _cell(speed, "kept_bytes", ".2f", 1e-6),
                 _cell(rung, "offline_s", ".2f"),
                 ndcg + (" (as above)" if rung["same_scores"] and bounds else ""),
                 _cell(quality, "share", ".1%"),

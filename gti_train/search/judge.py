@@ -216,15 +216,24 @@ def load_judge(
     Raises:
         InputError: as `load_language_model`; no wording beside the weights.
     """
+    wording = wording_of(folder)
+    model, tokenizer = load_language_model(folder, dtype=dtype)
+    return model, Prompter(tokenizer, wording)
+
+
+def wording_of(folder: str | os.PathLike[str]) -> Wording:
+    """How a judge is asked, from beside its weights.
+
+    Raises:
+        InputError: it is not there, or malformed.
+    """
     from gti_diag.foreign.retrieval_forms import WordingForm
     from gti_diag.foreign.schemas import read_formed
 
     path = Path(folder) / WORDING
     if not path.is_file():
         raise bad(folder, f"has no {WORDING}", "name a checkpoint of `gti-train search judge`")
-    form = read_formed(WordingForm, path)
-    model, tokenizer = load_language_model(folder, dtype=dtype)
-    return model, Prompter(tokenizer, Wording(**form.model_dump(exclude={"schema_"})))
+    return Wording(**read_formed(WordingForm, path).model_dump(exclude={"schema_"}))
 
 
 def judge_pairs(

@@ -1,8 +1,8 @@
 """Which rungs there are, from the folders that the stages left."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +15,9 @@ from gti_train.model.loading import best_dtype
 from .collection import Collection
 from .items.tokens import load_items
 from .items.training import RANKER
-from .judge import load_judge
-from .ladder import Rung
-from .prompts import Prompter
+from .judge import load_judge, wording_of
+from .ladder import KEPT, Rung
+from .prompts import DOCUMENT_FIRST, Prompter
 from .summaries import read_summaries
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ TEXT = (
     ("batched", "… in batches"),
     ("last-position", "… logits of the last position"),
     ("two-rows", "… of two tokens"),
-    (TEACHER, "… the query's beginning once"),
+    (TEACHER, "… what prompts begin with once"),
 )
 
 
@@ -46,6 +46,8 @@ class Folders:
 
 def rungs(collection: Collection, given: Folders, *, device: torch.device) -> list[Rung]:
     """All rungs that these folders allow, from the bottom up.
+
+    Where the judge reads the document first, each way of reading has a twin that keeps what was read of the documents.
 
     Raises:
         InputError: summaries or item tokens of other documents.
@@ -72,6 +74,16 @@ def rungs(collection: Collection, given: Folders, *, device: torch.device) -> li
             if items.ids != tuple(d.id for d in collection.documents):
                 raise InputError(f"{folder} holds item tokens of other documents than the collection: make them anew")
             found.append(Rung(name, title, share, load(folder / RANKER), items=items))
+    return _with_twins(found) if wording_of(given.text).order == DOCUMENT_FIRST else found
+
+
+def _with_twins(rungs: Sequence[Rung]) -> list[Rung]:
+    found = []
+    for rung in rungs:
+        found.append(rung)
+        if rung.way == "shared-prefix":
+            title = "… keys and values kept"
+            found.append(replace(rung, name=f"{rung.name}-kept", title=title, way=KEPT, same_scores=rung.name))
     return found
 
 

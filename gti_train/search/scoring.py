@@ -132,7 +132,7 @@ class _Run:
         body: Any = self.model.base_model
         for batch in self._batches(members, begun):
             ids, real = right_padded([self.prompts[i][begun:] for i in batch])
-            given = self._inputs(batch, ids.to(self.model.device))
+            given = inputs_of(self.model, ids.to(self.model.device), batch, self.overrides)
             past = {"use_cache": False} if cache is None else with_cache(body, _repeated(cache, len(batch)))
             hidden = body(**given, **past).last_hidden_state
             yield batch, hidden[torch.arange(len(batch)), real.sum(1) - 1]
@@ -144,14 +144,6 @@ class _Run:
             some = ordered[start : start + SORTED_AT_ONCE]
             lengths = [len(self.prompts[i]) - begun for i in some]
             yield from ([some[i] for i in group] for group in buckets(lengths, overhead=overhead, limit=self.at_once))
-
-    def _inputs(self, batch: Sequence[int], ids: Tensor) -> dict[str, Tensor]:
-        if self.overrides is None:
-            return {"input_ids": ids}
-        embedded = self.model.get_input_embeddings()(ids)
-        vectors = torch.cat([self.overrides.vectors[i].to(embedded) for i in batch])
-        slots = (ids == self.overrides.token)[..., None].expand_as(embedded)
-        return {"inputs_embeds": embedded.masked_scatter(slots, vectors)}
 
     def _check(self) -> None:
         config: Any = self.model.config.get_text_config()
@@ -168,6 +160,18 @@ class _Run:
                     f"prompt {number} has {slots} places for vectors of {config.hidden_size} numbers, and is given "
                     f"{tuple(vectors.shape)}"
                 )
+
+
+def inputs_of(
+    model: "PreTrainedModel", ids: Tensor, prompts: Sequence[int], overrides: Overrides | None
+) -> dict[str, Tensor]:
+    """What a model is given for some `prompts` (by their numbers) of these padded ids: vectors where their token stands."""
+    if overrides is None:
+        return {"input_ids": ids}
+    embedded = model.get_input_embeddings()(ids)
+    vectors = torch.cat([overrides.vectors[i].to(embedded) for i in prompts])
+    slots = (ids == overrides.token)[..., None].expand_as(embedded)
+    return {"inputs_embeds": embedded.masked_scatter(slots, vectors)}
 
 
 def _repeated(cache: "Cache | None", count: int) -> "Cache":

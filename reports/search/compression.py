@@ -35,7 +35,7 @@ from gti_train.search.students import Pruning, prune_judge, summaries_of
 from gti_train.search.summaries import read_summaries
 
 PART = 20  # queries
-HEALED, TOGETHER = 96, 16  # documents that a pruned judge is healed on, pairs of each
+HEALED, TOGETHER = 256, 16  # documents that a pruned judge is healed on, pairs of each
 BUDGET = 48  # tokens of a summary
 
 
@@ -90,7 +90,7 @@ def pruned(given: argparse.Namespace) -> None:
     chosen = Random(0).sample(sorted(d for d, pairs in by_document.items() if len(pairs) >= TOGETHER), HEALED)
     pairs = [pair for d in chosen for pair in Random(d).sample(by_document[d], TOGETHER)]
     config = JudgeConfig(
-        steps=given.steps, batch=8, family=TOGETHER, learning_rate=given.rate, warmup=4, micro_tokens=768
+        steps=given.steps, batch=8, family=TOGETHER, learning_rate=given.rate, warmup=4, micro_tokens=2048
     )
     prune_judge(
         given.work / "judge", given.out / "pruned", train, pairs, wanted=Pruning(8, 0.5, 48), config=config,

@@ -25,7 +25,9 @@ from gti_train.search.runs import Run, write_run
 from gti_train.search.signals import combine
 
 POLICY = "Does the occupation fit the job title?"
-WORDING = Wording(POLICY, tail="\nMatch:", order="document-first", max_tokens=192, document_tokens=112)
+WORDING = Wording(
+    POLICY, tail="\nMatch:", order="document-first", max_tokens=896
+)  # documents whole: 390 tokens in the mean, 828 at most
 TOP, JUDGED, ASKED = (
     50,
     20,
@@ -62,7 +64,7 @@ def judge(train: Collection, work: Path, model: str, epochs: float) -> None:
             print(json.dumps(told), flush=True)
 
     train_judge(
-        model, work / "judge", wording=WORDING, collection=train, labels=labels, config=JudgeConfig(epochs=epochs, learning_rate=1.5e-4, warmup=5, micro_tokens=768),
+        model, work / "judge", wording=WORDING, collection=train, labels=labels, config=JudgeConfig(epochs=epochs, learning_rate=1.5e-4, warmup=5, micro_tokens=1024),
         save_every=6, progress=tell,
     )  # fmt: skip
     (work / "judge_cost.json").write_text(json.dumps({"processor_s_of_the_last_run": time.process_time() - began}))

@@ -9,8 +9,19 @@ from gti_diag.errors import InputError
 from gti_train.model.loading import load_language_model
 from gti_train.search import ladder
 from gti_train.search.items.tokens import ItemTokens
-from gti_train.search.ladder import WAYS, Rung, chosen_queries, climb, document, go_on, second_reading, write_ladder
-from gti_train.search.prompts import Prompter, Wording
+from gti_train.search.ladder import (
+    KEPT,
+    WAYS,
+    Rung,
+    chosen_queries,
+    climb,
+    document,
+    go_on,
+    kept,
+    second_reading,
+    write_ladder,
+)
+from gti_train.search.prompts import DOCUMENT_FIRST, Prompter, Wording
 
 from .search_cases import shop
 
@@ -41,6 +52,7 @@ def rungs(ranker):
         Rung("shared-prefix", "shared", "shared-prefix", lambda: ranker, texts=texts),
         Rung("summaries", "short", "shared-prefix", lambda: ranker, texts=[d.title for d in shop().documents]),
         Rung("items", "items", "shared-prefix", lambda: ranker, items=items, offline_s=0.5),
+        Rung("items-kept", "kept", KEPT, lambda: ranker, items=items, same_scores="items"),
     ]
 
 
@@ -64,6 +76,8 @@ def test_a_ladder_is_climbed_once_and_says_what_it_measured(ranker, climbed, mon
         assert times == pytest.approx(by_name["items"]["speed"]["items_s"] / by_name[base]["speed"]["items_s"])
     assert by_name["two-rows"]["quality"] == by_name["shared-prefix"]["quality"]
     assert by_name["shared-prefix"]["quality"]["share"] == 1 and by_name["items"]["offline_s"] == 0.5
+    assert by_name["items-kept"]["speed"]["kept_bytes"] > 0 and by_name["items"]["speed"]["kept_bytes"] is None
+    assert by_name["items-kept"]["quality"] == by_name["items"]["quality"]
     ndcg = json.loads((out / "rungs" / "items.quality.json").read_text())["ndcg"]
     assert by_name["items"]["quality"]["ndcg"] == pytest.approx(sum(ndcg) / 6) and len(ndcg) == 6
     low, high = by_name["items"]["quality"]["interval"]
@@ -81,6 +95,21 @@ def test_the_table_and_the_figure_are_written_and_what_is_not_measured_is_a_dash
     assert "\\" not in text  # it is printed as it is, too
     assert (out / "ladder.png").stat().st_size > 5000
     assert json.loads((out / "ladder.json").read_text())["teacher"] == "shared-prefix"
+
+
+def test_what_keeps_keys_and_values_scores_as_what_runs_all(ranker):
+    model, prompter = ranker
+    asked = prompter.prompts([(shop().queries[0].text, d.text) for d in shop().documents])
+    whole = WAYS["shared-prefix"](model, asked, prompter.rows, None)
+    torch.testing.assert_close(kept(model, asked, prompter.rows, None)[1](), whole, atol=1e-5, rtol=0)
+
+
+def test_a_ranker_that_keeps_nothing_has_no_such_rung(tiny_lm, tmp_path, caplog):
+    model, tokenizer = load_language_model(tiny_lm(family="mamba"), dtype=torch.float32)
+    own = model, Prompter(tokenizer, Wording("Match?", yes="Y", no="N", tail=":", order=DOCUMENT_FIRST, max_tokens=80))
+    found = Rung("text-kept", "kept", KEPT, lambda: own, texts=[d.text for d in shop().documents], same_scores="text")
+    assert list(climb([found], shop(), torch.zeros(12, 2), tmp_path, parts=["speed"], items=2)) == ["text-kept"]
+    assert "MambaForCausalLM keeps no keys and values" in caplog.text and not list(tmp_path.glob("rungs/*"))
 
 
 def test_rank_correlation_of_geometry_with_quality():
