@@ -10,6 +10,7 @@ from .style import Look, canvas, colour, printable
 from .view import Missing, View
 
 NAME = "levels"
+COLUMNS = 3  # of the legend
 TITLE = "Similarity level by level"
 MEASURE = "hierarchy"  # what `gti-diag explain` calls it
 CAPTION = (
@@ -46,7 +47,8 @@ def points(view: View) -> Panel:
 def draw(panels: Sequence[Panel], look: Look) -> Figure:
     """A dumbbell per level and checkpoint."""
     places = sorted({level for panel in panels for level in panel.levels})
-    figure, axes = canvas(look["column"], look["column"] * 0.55)
+    below = -(-(len(panels) + 2) // COLUMNS)  # lines of the legend
+    figure, axes = canvas(look["column"], look["column"] * 0.45 + 0.17 * below)
     step = 0.6 / len(panels)
     for i, panel in enumerate(panels):
         hue = colour(look, panel.place)
@@ -59,10 +61,10 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
     axes.axhline(0, color=look["muted"], lw=0.6, zorder=1)
     axes.set_xticks(range(len(places)), [f"level {level}" for level in places])
     axes.set_xlim(-0.5, len(places) - 0.5)
-    axes.set_ylabel("mean cosine about the centroid")
+    axes.set_ylabel("mean cosine\nabout the centroid")
     handles, labels = axes.get_legend_handles_labels()
     for label, face in (("same level", look["muted"]), ("other levels", look["rc"]["axes.facecolor"])):
         handles.append(Line2D([], [], ls="", marker="o", ms=4.5, mec=look["muted"], mfc=face))
         labels.append(label)
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.legend(handles, labels, loc="outside lower center", ncols=COLUMNS)
     return figure

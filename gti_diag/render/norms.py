@@ -16,6 +16,7 @@ CAPTION = (
     "Distribution of the rows' Euclidean lengths. New rows much shorter or longer than text rows are read, and "
     "as a tied head also predicted, unlike any word."
 )
+BINS = 80  # of the whole axis at most
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,19 @@ def _histogram(view: View, group: str) -> Histogram | None:
     return Histogram(edges, density / density.max())
 
 
+def coarser(histogram: Histogram, width: float) -> Histogram:
+    """The same with neighbouring bins put together until none is narrower than `width`, which nobody could see."""
+    step = int(np.ceil(width / np.diff(histogram.edges).min() - 1e-6))
+    starts = np.arange(0, len(histogram.density), max(1, step))
+    edges = np.append(histogram.edges[starts], histogram.edges[-1])
+    density = np.add.reduceat(histogram.density * np.diff(histogram.edges), starts) / np.diff(edges)
+    return Histogram(edges, density / density.max())
+
+
 def draw(panels: Sequence[Panel], look: Look) -> Figure:
     """Text filled in grey (the first checkpoint's: nearly the same in all), new tokens as outlines."""
+    edges = [h.edges for panel in panels for h in (panel.text, panel.new) if h is not None]
+    least = (max(e[-1] for e in edges) - min(e[0] for e in edges)) / BINS
     figure, axes = canvas(look["column"], look["column"] * 0.62)
     text = next((panel.text for panel in panels if panel.text), None)
     if text is not None:
@@ -74,7 +86,8 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
         if panel.new.point is not None:
             axes.axvline(panel.new.point, label=f"{name}: all one norm", **kind)
         else:
-            axes.stairs(panel.new.density, panel.new.edges, label=name, **kind)
+            seen = coarser(panel.new, least)
+            axes.stairs(seen.density, seen.edges, label=name, **kind)
     axes.set(xlabel="Euclidean norm of the row", ylabel="density (highest = 1)")
     axes.set_ylim(bottom=0)
     axes.legend()

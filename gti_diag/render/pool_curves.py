@@ -67,7 +67,7 @@ def draw(panels: Sequence[Panel], look: Look) -> Figure:
     figure, grid = canvas(look["page"], look["column"] * 0.7, ncols=len(panels), sharex=True, squeeze=False)
     for axes, panel in zip(grid[0], panels, strict=True):
         for curve in panel.curves:
-            hue = look["muted"] if curve.place == 0 else colour(look, curve.place - 1)
+            hue = look["muted"] if curve.place == 0 else colour(look, curve.place)
             low, mean, high = (100 * take(curve.gains, 0) for take in (np.min, np.mean, np.max))
             if len(curve.gains) > 1:
                 axes.fill_between(curve.lengths, low, high, color=hue, alpha=0.2, lw=0)

@@ -127,7 +127,7 @@ def rungs(given: argparse.Namespace, part: Collection) -> dict[str, Rung]:
     prompter = loaded(judge)[1]
     full = [d.text for d in part.documents]
     tokens = [prompter.tokens(f" {text}") for text in full]
-    first = {k: [prompter.tokenizer.decode(ids[:k]) for ids in tokens] for k in (BUDGET, 8, 4)}
+    first = {k: [prompter.tokenizer.decode(ids[:k]) for ids in tokens] for k in (BUDGET, 16, 8)}
     path = given.out / "summaries.jsonl"
     known = {s.doc_id: s.text for s in read_summaries(path)} if path.is_file() else {}
     short = [known.get(d.id, "") for d in part.documents]

@@ -157,6 +157,15 @@ def test_norms_are_scaled_to_their_peaks_and_one_norm_is_a_line(three, look):
     assert line.get_xdata()[0] == pytest.approx(three[0]["matrices"]["input"]["groups"]["new"]["norm"]["mean"])
 
 
+def test_bins_too_narrow_to_be_seen_are_put_together():
+    counts = np.array([1.0, 3, 4, 2, 6])
+    fine = norms.Histogram(np.linspace(2, 2.5, 6), counts / 6)
+    coarse = norms.coarser(fine, 0.2)
+    np.testing.assert_allclose(coarse.edges, [2, 2.2, 2.4, 2.5])
+    np.testing.assert_allclose(coarse.density, np.array([2, 3, 6]) / 6)
+    np.testing.assert_allclose(norms.coarser(fine, 0.05).density, fine.density)
+
+
 def test_levels_show_same_against_other(three, look):
     axes = levels.draw([levels.points(views(three)[2])], look).axes[0]
     expected = three[2]["matrices"]["input"]["hierarchy"]["levels"]
