@@ -1,6 +1,6 @@
 """The O*NET study's rankers that cost less, from its judge (see onet.py), and what each keeps. OUT keeps what is done.
 
-python reports/search/compression.py items|pruned|summaries|measure|report --data ONET --work WORK --out OUT
+python reports/search/compression.py items|pruned|summaries|measure|report|speed --data ONET --work WORK --out OUT
 
 WORK holds judge/, frozen_train.pt, judge.run and tuned.run, as onet.py leaves them. Queries are those that the judge was measured on, in
 random order, in parts of 20: the first parts are a sample of all.
@@ -21,15 +21,18 @@ from gti_diag.document import dumps
 from gti_diag.files import write_text
 from gti_diag.measures.alignment import linear_cka
 from gti_diag.measures.rsa import pearson_rsa
+from gti_diag.render.ladder import table
 from gti_train.search.collection import Collection, apart
 from gti_train.search.evaluation import quality, report, reranked
 from gti_train.search.items.stage import make_items
 from gti_train.search.items.tokens import load_items
 from gti_train.search.items.training import ItemConfig
 from gti_train.search.judge import JudgeConfig, load_judge
-from gti_train.search.ladder import Rung, judged, second_reading
+from gti_train.search.ladder import Rung, climb, document, judged, second_reading
 from gti_train.search.pairs import Pair, soft_labels
 from gti_train.search.reading import read_collection
+from gti_train.search.rungs import TEACHER, Folders
+from gti_train.search.rungs import rungs as ladder_rungs
 from gti_train.search.runs import Run, read_run
 from gti_train.search.students import Pruning, prune_judge, summaries_of
 from gti_train.search.summaries import read_summaries
@@ -175,6 +178,24 @@ def measure(given: argparse.Namespace) -> None:
             print(f"{name} {number}: {ndcg:.3f}, judge {best:.3f}, {time.process_time() - began:.0f} s", flush=True)
 
 
+def speed(given: argparse.Namespace) -> None:
+    """Items a second of every rung, on a quiet machine; a document's first tokens in the place of a summary."""
+    part, run = asked(given)
+    prompter = load_judge(given.work / "judge")[1]
+    short = given.out / f"first-{BUDGET}.jsonl"
+    cut = (prompter.tokenizer.decode(prompter.tokens(f" {d.text}")[:BUDGET]) for d in part.documents)
+    lines = ({"doc_id": d.id, "text": text, "moved": 0.0} for d, text in zip(part.documents, cut, strict=True))
+    write_text(short, "".join(json.dumps(line) + "\n" for line in lines))
+    items = given.out / f"items-{given.tokens}"
+    folders = Folders(given.work / "judge", given.out / "pruned", short, items, items.with_name(f"{items.name}-pruned"))
+    found, home = ladder_rungs(part, folders, device=torch.device("cpu")), given.out / "ladder"
+    for name in climb(found, part, run.places, home, parts=["speed"], items=given.documents):
+        print(name, flush=True)
+    ladder = document(found, home, teacher=TEACHER)
+    write_text(given.results.with_name("ladder_speed.json"), dumps(ladder))
+    print(table(ladder))
+
+
 def told(given: argparse.Namespace) -> None:
     """Every rung over the queries it was asked, beside the judge on the same, and what went with it."""
     part, run = asked(given)
@@ -231,7 +252,14 @@ def alike(given: argparse.Namespace, name: str) -> Mapping[str, float]:
 
 
 def main() -> None:
-    stages = {"items": items, "pruned": pruned, "summaries": summaries, "measure": measure, "report": told}
+    stages = {
+        "items": items,
+        "pruned": pruned,
+        "summaries": summaries,
+        "measure": measure,
+        "report": told,
+        "speed": speed,
+    }
     parser = argparse.ArgumentParser()
     parser.add_argument("stage", choices=stages)
     for name in ("data", "work", "out"):
@@ -241,6 +269,7 @@ def main() -> None:
     parser.add_argument("--of-pruned", action="store_true")
     parser.add_argument("--steps", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-4, help="learning rate")
+    parser.add_argument("--documents", type=int, default=64, help="that are timed")
     parser.add_argument("--parts", type=int, default=10, help="how many times 20 queries")
     parser.add_argument("--rungs", nargs="*", help="which are asked; all, if none is named")
     given = parser.parse_args()
