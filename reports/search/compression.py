@@ -189,7 +189,8 @@ def speed(given: argparse.Namespace) -> None:
     items = given.out / f"items-{given.tokens}"
     folders = Folders(given.work / "judge", given.out / "pruned", short, items, items.with_name(f"{items.name}-pruned"))
     found, home = ladder_rungs(part, folders, device=torch.device("cpu")), given.out / "ladder"
-    for name in climb(found, part, run.places, home, parts=["speed"], items=given.documents):
+    wanted = [rung for rung in found if rung.name in (given.rungs or [rung.name])]
+    for name in climb(wanted, part, run.places, home, parts=["speed"], items=given.documents):
         print(name, flush=True)
     ladder = document(found, home, teacher=TEACHER)
     write_text(given.results.with_name("ladder_speed.json"), dumps(ladder))
@@ -271,7 +272,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-4, help="learning rate")
     parser.add_argument("--documents", type=int, default=64, help="that are timed")
     parser.add_argument("--parts", type=int, default=10, help="how many times 20 queries")
-    parser.add_argument("--rungs", nargs="*", help="which are asked; all, if none is named")
+    parser.add_argument("--rungs", nargs="*", help="which are asked or timed; all, if none is named")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     stages[given.stage](given)
