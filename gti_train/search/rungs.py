@@ -27,7 +27,7 @@ TEACHER = "shared-prefix"  # of the rungs that read the full text, the one whose
 TEXT = (
     ("one-by-one", "full text, one pair at a time"),
     ("batched", "… in batches"),
-    ("last-position", "… logits of the last position"),
+    ("last-position", "… last position alone"),
     ("two-rows", "… of two tokens"),
     (TEACHER, "… what prompts begin with once"),
 )

@@ -1,6 +1,6 @@
 """The O*NET study's rankers that cost less, from its judge (see onet.py), and what each keeps. OUT keeps what is done.
 
-python reports/search/compression.py items|pruned|summaries|measure|report|speed --data ONET --work WORK --out OUT
+python reports/search/compression.py items|pruned|summaries|measure|report|speed|figure --data ONET --work WORK --out OUT
 
 WORK holds judge/, frozen_train.pt, judge.run and tuned.run, as onet.py leaves them. Queries are those that the judge was measured on, in
 random order, in parts of 20: the first parts are a sample of all.
@@ -21,6 +21,7 @@ from gti_diag.document import dumps
 from gti_diag.files import write_text
 from gti_diag.measures.alignment import linear_cka
 from gti_diag.measures.rsa import pearson_rsa
+from gti_diag.render import climbed
 from gti_diag.render.ladder import table
 from gti_train.search.collection import Collection, apart
 from gti_train.search.evaluation import quality, report, reranked
@@ -197,6 +198,18 @@ def speed(given: argparse.Namespace) -> None:
     print(table(ladder))
 
 
+def figure(given: argparse.Namespace) -> None:
+    """Speeds beside the NDCG of the rungs that all queries were asked; both parts have to be there."""
+    ladder = json.loads(given.results.with_name("ladder_speed.json").read_text(encoding="utf-8"))
+    known = json.loads(given.results.read_text(encoding="utf-8"))["rungs"]
+    items = f"items-{given.tokens}"
+    values = {TEACHER: known[items]["judge"], "items": known[items], "items-pruned": known[f"{items}-pruned"]}
+    for rung in ladder["rungs"]:
+        ndcg = values.get(rung["same_scores"] or rung["name"], {}).get("ndcg")
+        rung["quality"] = ndcg and {"ndcg": ndcg["value"], "interval": ndcg["interval"]}
+    print(*climbed(ladder, given.results.parent.parent / "figures", formats=("png",)))
+
+
 def told(given: argparse.Namespace) -> None:
     """Every rung over the queries it was asked, beside the judge on the same, and what went with it."""
     part, run = asked(given)
@@ -260,6 +273,7 @@ def main() -> None:
         "measure": measure,
         "report": told,
         "speed": speed,
+        "figure": figure,
     }
     parser = argparse.ArgumentParser()
     parser.add_argument("stage", choices=stages)
