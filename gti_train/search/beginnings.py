@@ -75,6 +75,8 @@ class Beginnings:
         self, places: Sequence[int], rests: Sequence[Sequence[int]], rows: tuple[int, int]
     ) -> Float[Tensor, " prompts"]:
         """log p(yes) − log p(no) of the prompts that go on from the beginnings at `places` with `rests`; see `scoring.score`."""
+        if not len(places):
+            return torch.zeros(0, device=self.model.device)
         size = max(1, self.at_once // (int(self.lengths.max()) + max(map(len, rests))))
         parts = [slice(start, start + size) for start in range(0, len(places), size)]
         return torch.cat([self._scores(places[part], rests[part], rows) for part in parts])

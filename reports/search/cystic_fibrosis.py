@@ -66,7 +66,7 @@ def trained(collection: Collection, judges: dict[str, torch.Tensor], given: argp
     rng = Random(0)
     queries = set(rng.sample(range(len(collection.queries)), len(collection.queries) // 3))
     documents = set(rng.sample(range(len(collection.documents)), len(collection.documents) // 2))
-    pairs = [(query, place) for query, graded_ in enumerate(collection.relevant) for place in graded_]
+    pairs = [(query, place) for query, judged in enumerate(collection.relevant) for place in judged]
     means = torch.stack(list(judges.values())).double().mean(0) / 2
     learned = [i for i, (q, d) in enumerate(pairs) if q not in queries and d not in documents]
     asked = [i for i, (q, d) in enumerate(pairs) if q in queries and d in documents]

@@ -32,6 +32,7 @@ def test_scores_are_those_of_whole_prompts(tiny_lm, family, lengths, at_once):
     for _ in range(2):  # a call leaves what is kept as it was
         torch.testing.assert_close(kept.score(places, asked, ROWS), expected, atol=1e-5, rtol=0)
     assert expected.std() > 0.01
+    assert kept.score([], [], ROWS).shape == (0,)
 
 
 def test_vectors_are_kept_like_tokens(tiny_lm):
