@@ -1,7 +1,8 @@
 """Extractive summaries within a budget of tokens, chosen so that the judge's opinion moves least.
 
-Every sentence is left out once; the one whose absence moves the scores of the document's queries least is given up, and the
-rest asked again, until what is left fits. Greedy, so no guarantee; a sentence that no query needs goes at no cost.
+Every sentence is left out once; those whose absence moves the scores of the document's queries least are given up until half
+of what is too long is gone, and the rest is asked again, until what is left fits. Greedy, so no guarantee; a sentence that no
+query needs goes at no cost.
 """
 
 import json
@@ -46,16 +47,26 @@ def summarise(
     """
     if not parts or not queries:
         raise InputError(f"{len(parts)} sentences and {len(queries)} queries: a summary needs one of each at least")
-    kept, moved, whole = list(range(len(parts))), 0.0, None
-    while len(kept) > 1 and length(" ".join(parts[i] for i in kept)) > budget:
-        whole = score([(query, " ".join(parts)) for query in queries]) if whole is None else whole
-        without = [[i for i in kept if i != out] for out in kept]
-        texts = [" ".join(parts[i] for i in places) for places in without]
-        scores = score([(query, text) for text in texts for query in queries]).view(len(texts), len(queries))
-        changes = (scores - whole).abs().mean(1)
-        best = int(changes.argmin())
-        kept, moved = without[best], float(changes[best])
-    return kept, moved
+    kept = list(range(len(parts)))
+
+    def text(places: Sequence[int]) -> str:
+        return " ".join(parts[i] for i in places)
+
+    if len(kept) == 1 or length(text(kept)) <= budget:
+        return kept, 0.0
+    whole = score([(query, text(kept)) for query in queries])
+
+    def moved(texts: Sequence[Sequence[int]]) -> list[float]:
+        scores = score([(query, text(places)) for places in texts for query in queries])
+        return (scores.view(len(texts), len(queries)) - whole).abs().mean(1).tolist()
+
+    while len(kept) > 1 and (now := length(text(kept))) > budget:
+        changes = dict(zip(kept, moved([[i for i in kept if i != out] for out in kept]), strict=True))
+        cheapest = iter(sorted(kept, key=changes.__getitem__))
+        while len(kept) > 1 and length(text(kept)) > (budget + now) / 2:
+            out = next(cheapest)
+            kept = [i for i in kept if i != out]
+    return kept, moved([kept])[0]
 
 
 def summarise_all(

@@ -34,24 +34,27 @@ def test_what_the_queries_need_stays_and_what_moves_nothing_goes():
     assert kept == [0] and moved == 0.5  # losing red moves one of two queries by one, losing kettle both
 
 
-def test_each_step_leaves_out_the_sentence_that_moves_the_scores_least():
-    parts = ["a b.", "b c.", "c d.", "a d."]
-    asked = []
+def test_each_asking_gives_up_half_of_what_is_too_long_cheapest_first():
+    parts = ["a b.", "b c.", "c d.", "a d.", "x y.", "z w.", "d e.", "u v."]
+    asked, queries = [], ["a b c", "d"]
 
     def score(pairs):
-        asked.append([text for _, text in pairs])
+        asked.append(list(dict.fromkeys(text for _, text in pairs)))
         return judge(pairs)
 
-    kept, moved = summarise(parts, ["a b c", "d"], score, budget=4, length=words)
-    left, whole = list(range(4)), judge([("a b c", " ".join(parts)), ("d", " ".join(parts))])
-    for _ in range(2):
-        changes = {}
-        for out in left:
-            text = " ".join(parts[i] for i in left if i != out)
-            changes[out] = float((judge([("a b c", text), ("d", text)]) - whole).abs().mean())
-        left.remove(min(changes, key=changes.get))
-    assert kept == left and moved == min(changes.values())
-    assert len(asked) == 3  # the whole, and once for each sentence given up
+    def far(places):
+        return float((judge([(q, " ".join(parts[i] for i in places)) for q in queries]) - whole).abs().mean())
+
+    kept, moved = summarise(parts, queries, score, budget=8, length=words)
+    left, whole, rounds = list(range(8)), judge([(q, " ".join(parts)) for q in queries]), []
+    for words_left in (12, 10, 8):  # of 16, then half of what is above 8, a sentence at least
+        changes = {out: far([i for i in left if i != out]) for out in left}
+        rounds.append([" ".join(parts[i] for i in left if i != out) for out in left])
+        for out in sorted(left, key=changes.get)[: len(left) - words_left // 2]:
+            left.remove(out)
+    assert kept == left
+    assert asked == [[" ".join(parts)], *rounds, [" ".join(parts[i] for i in kept)]]
+    assert moved == far(kept)
 
 
 def test_a_text_within_the_budget_stays_and_one_sentence_always_does():
@@ -75,7 +78,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     before = len(calls)
     cache.write_bytes(cache.read_bytes()[:-9])  # killed within the last line
     assert summarise_all(documents, queries, score, budget=2, length=words, cache=cache) == found
-    assert len(calls) == before + 2 and [s.doc_id for s in read_summaries(cache)] == ["x", "y"]
+    assert len(calls) == before + 3 and [s.doc_id for s in read_summaries(cache)] == ["x", "y"]
     assert read_summaries(cache)[0] == Summary(**json.loads(cache.read_text().splitlines()[0]))
 
 
