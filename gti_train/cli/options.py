@@ -64,6 +64,15 @@ Dtype = Annotated[
         show_default="as they are stored; from a .gguf file bfloat16",
     ),
 ]
+RunDtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar="bfloat16|float16|float32",
+        help="What the model is run in.",
+        show_default="as it is stored; float32 where this processor only emulates that",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress: files and exit code only.")]
 Sids = Annotated[Path, typer.Option(help="Folder from `gti-train sids`.")]
 Catalogue = Annotated[Path, typer.Option("--items", help="JSON lines with item_id, title and description.")]

@@ -40,7 +40,7 @@ def probe(
     from gti_train.grounding import probe_records
     from gti_train.grounding.repair import read_descriptions
     from gti_train.loop.state import run_name
-    from gti_train.model.loading import load_language_model
+    from gti_train.model.loading import load_language_model, running_dtype
     from gti_train.model.matrices import matrices
 
     if ids is not None and scan is not None:
@@ -49,7 +49,7 @@ def probe(
         raise InputError("--items and --sids say together which items carry a token: give both")
     wanted = _wanted(checkpoint, ids, scan)
     texts = read_descriptions(descriptions) if descriptions is not None else {}
-    model, tokenizer = load_language_model(checkpoint)
+    model, tokenizer = load_language_model(checkpoint, dtype=running_dtype(checkpoint))
     rows = matrices(model)["input"]
     if not wanted or max(wanted) >= len(rows):
         raise InputError(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gti_train.search.collection import Collection
 
 from .app import app
-from .options import Dtype, Out, Quiet, SaveEvery, Schedule, Seed, Warmup
+from .options import Dtype, Out, Quiet, RunDtype, SaveEvery, Schedule, Seed, Warmup
 from .progress import share_bar
 
 search = typer.Typer(
@@ -210,7 +210,7 @@ def rerank(
     data: Data,
     split: Split,
     out: Annotated[Path, typer.Option(help="Run to write, in the format of trec_eval.")],
-    dtype: Dtype = None,
+    dtype: RunDtype = None,
     quiet: Quiet = False,
 ) -> None:
     """Rank the documents of a run by a judge: log-odds of its two answers, prefill only, what prompts share run once."""
@@ -279,7 +279,7 @@ def agree(
         list[Path] | None, typer.Option(metavar="FILE", help="Judgements of one person; three or more give a ceiling.")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
-    dtype: Dtype = None,
+    dtype: RunDtype = None,
 ) -> None:
     """How well a judge agrees with people on all judged pairs: weighted kappa and Spearman, beside what people reach.
 

@@ -192,7 +192,6 @@ def ladder(
     Every rung's numbers are kept as soon as they are there; the same command goes on, with more folders too. Speeds want a
     quiet machine.
     """
-    from gti_train.loop.processes import join_processes
     from gti_train.search.ladder import chosen_queries, climb, document, go_on, write_ladder
     from gti_train.search.reading import read_collection
     from gti_train.search.rungs import TEACHER, Folders, rungs
@@ -210,7 +209,7 @@ def ladder(
     }
     asked = {name: fingerprint(path) for name, path in files.items() if path is not None}
     go_on(out, {**asked, "--split": split, "--documents": documents, "--top": top, "--queries": queries})
-    found = rungs(part, given, device=join_processes())
+    found = rungs(part, given)
     wanted = [name.strip() for name in parts.split(",")]
     with share_bar(quiet) as progress:
         for number, name in enumerate(climb(found, part, places, out, parts=wanted, items=documents), 1):

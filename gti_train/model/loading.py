@@ -126,6 +126,16 @@ def stored_dtype(name_or_path: str | os.PathLike[str]) -> str | torch.dtype:
     return reduce(torch.promote_types, kinds) if kinds else "auto"
 
 
+def running_dtype(name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu") -> torch.dtype | None:
+    """float32 where weights are stored in a half precision that a CPU emulates, dozens of times as slowly; else None: as stored.
+
+    For models that are run and not written back: float32 holds every number of either.
+    """
+    kind, device = stored_dtype(name_or_path), torch.device(device)
+    half = kind == torch.float16 or (kind == torch.bfloat16 and best_dtype(device) != torch.bfloat16)
+    return torch.float32 if half and device.type == "cpu" else None
+
+
 def _name_specials(tokenizer: "PreTrainedTokenizerBase", file: Path) -> None:
     """Beginning, end and padding as the header of a GGUF file says: early transformers 5 takes its beginning for its end."""
     from gti_diag.checkpoint.places import LocalFolder

@@ -21,7 +21,14 @@ from gti_train.loop.trackers import Trackers
 from gti_train.loop.training import LoopConfig, StepRecord
 from gti_train.loop.watched import Watch, train_watched
 from gti_train.model.directories import atomic_directory, check_place
-from gti_train.model.loading import best_dtype, load_language_model, parse_dtype, save_language_model, stored_dtype
+from gti_train.model.loading import (
+    best_dtype,
+    load_language_model,
+    parse_dtype,
+    running_dtype,
+    save_language_model,
+    stored_dtype,
+)  # fmt: skip
 from gti_train.model.sequences import most_tokens
 from gti_train.model.tree_passes import find_way
 
@@ -211,14 +218,14 @@ def soft_examples(
 def load_judge(
     folder: str | os.PathLike[str], *, dtype: str | torch.dtype | None = None
 ) -> tuple["PreTrainedModel", Prompter]:
-    """A judge as `train_judge` wrote it.
+    """A judge as `train_judge` wrote it, on this process's device, in `dtype`, or else as stored or in float32 (see `running_dtype`).
 
     Raises:
         InputError: as `load_language_model`; no wording beside the weights.
     """
-    wording = wording_of(folder)
-    model, tokenizer = load_language_model(folder, dtype=dtype)
-    return model, Prompter(tokenizer, wording)
+    wording, device = wording_of(folder), join_processes()
+    model, tokenizer = load_language_model(folder, dtype=dtype or running_dtype(folder, device))
+    return model.to(device), Prompter(tokenizer, wording)  # type: ignore[arg-type]
 
 
 def wording_of(folder: str | os.PathLike[str]) -> Wording:

@@ -1,15 +1,13 @@
 """Which rungs there are, from the folders that the stages left."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from gti_diag.errors import InputError
+from gti_train.loop.processes import join_processes
 from gti_train.model.loading import best_dtype
 
 from .collection import Collection
@@ -44,7 +42,7 @@ class Folders:
     items_pruned: Path | None = None
 
 
-def rungs(collection: Collection, given: Folders, *, device: torch.device) -> list[Rung]:
+def rungs(collection: Collection, given: Folders) -> list[Rung]:
     """All rungs that these folders allow, from the bottom up.
 
     Where the judge reads the document first, each way of reading has a twin that keeps what was read of the documents.
@@ -53,19 +51,18 @@ def rungs(collection: Collection, given: Folders, *, device: torch.device) -> li
         InputError: summaries or item tokens of other documents.
     """
     full = [d.text for d in collection.documents]
-    load = partial(_loader, device=device)
     found = [
-        Rung(name, title, name, load(given.text), texts=full, same_scores=None if name == TEACHER else TEACHER)
+        Rung(name, title, name, _loader(given.text), texts=full, same_scores=None if name == TEACHER else TEACHER)
         for name, title in TEXT
     ]
     share = "shared-prefix"
     if given.pruned:
-        found.append(Rung("pruned", "+ pruned", share, load(given.pruned), texts=full))
+        found.append(Rung("pruned", "+ pruned", share, _loader(given.pruned), texts=full))
     if given.summaries:
         short = _summaries(given.summaries, collection)
-        found.append(Rung("summaries", "+ summaries", share, load(given.text), texts=short))
+        found.append(Rung("summaries", "+ summaries", share, _loader(given.text), texts=short))
         if given.pruned:
-            found.append(Rung("pruned-summaries", "+ both", share, load(given.pruned), texts=short))
+            found.append(Rung("pruned-summaries", "+ both", share, _loader(given.pruned), texts=short))
     for name, title, folder in (
         ("items", "item tokens, unpruned", given.items), ("items-pruned", "item tokens, pruned", given.items_pruned)
     ):  # fmt: skip
@@ -73,7 +70,7 @@ def rungs(collection: Collection, given: Folders, *, device: torch.device) -> li
             items = load_items(folder)
             if items.ids != tuple(d.id for d in collection.documents):
                 raise InputError(f"{folder} holds item tokens of other documents than the collection: make them anew")
-            found.append(Rung(name, title, share, load(folder / RANKER), items=items))
+            found.append(Rung(name, title, share, _loader(folder / RANKER), items=items))
     return _with_twins(found) if wording_of(given.text).order == DOCUMENT_FIRST else found
 
 
@@ -87,12 +84,8 @@ def _with_twins(rungs: Sequence[Rung]) -> list[Rung]:
     return found
 
 
-def _loader(folder: Path, *, device: torch.device) -> Callable[[], tuple["PreTrainedModel", Prompter]]:
-    def load() -> tuple["PreTrainedModel", Prompter]:
-        model, prompter = load_judge(os.fspath(folder), dtype=best_dtype(device))
-        return model.to(device), prompter  # type: ignore[arg-type]
-
-    return load
+def _loader(folder: Path) -> Callable[[], tuple["PreTrainedModel", Prompter]]:
+    return partial(load_judge, folder, dtype=best_dtype(join_processes()))
 
 
 def _summaries(path: Path, collection: Collection) -> list[str]:

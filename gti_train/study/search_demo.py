@@ -209,14 +209,13 @@ def _items(config: SearchDemo, out: Path, tell: Tell, *, of: str, to: str) -> No
 
 
 def _ladder(config: SearchDemo, out: Path, tell: Tell) -> None:
-    from gti_train.loop.processes import join_processes
     from gti_train.search.ladder import chosen_queries, climb, document, write_ladder
     from gti_train.search.rungs import TEACHER, Folders, rungs
 
     test = _part(out, "test")
     part, places = chosen_queries(test, _found(config, test), queries=config.asked, top=config.found)
     given = Folders(out / "judge", out / "pruned", out / "summaries.jsonl", out / "items", out / "items-pruned")
-    found = rungs(part, given, device=join_processes())
+    found = rungs(part, given)
     climbed = climb(found, part, places, out / "ladder", items=config.timed, repeats=config.repeats)
     for number, name in enumerate(climbed, 1):
         tell(number / len(found), name)

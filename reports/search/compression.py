@@ -189,7 +189,7 @@ def speed(given: argparse.Namespace) -> None:
     write_text(short, "".join(json.dumps(line) + "\n" for line in lines))
     items = given.out / f"items-{given.tokens}"
     folders = Folders(given.work / "judge", given.out / "pruned", short, items, items.with_name(f"{items.name}-pruned"))
-    found, home = ladder_rungs(part, folders, device=torch.device("cpu")), given.out / "ladder"
+    found, home = ladder_rungs(part, folders), given.out / "ladder"
     wanted = [rung for rung in found if rung.name in (given.rungs or [rung.name])]
     for name in climb(wanted, part, run.places, home, parts=["speed"], items=given.documents):
         print(name, flush=True)

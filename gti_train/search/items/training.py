@@ -195,4 +195,4 @@ def load_hybrid(folder: str | os.PathLike[str], *, dtype: torch.dtype | None = N
     home = Path(folder)
     items = load_items(home)
     ranker, prompter = load_judge(home / RANKER, dtype=dtype)
-    return Hybrid(ranker, prompter, load_encoder(home / ENCODER, dtype)), items
+    return Hybrid(ranker, prompter, load_encoder(home / ENCODER, dtype).to(ranker.device)), items

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from gti_diag.errors import InputError
 from gti_train.model import loading
 from gti_train.model.directories import atomic_directory, check_place
-from gti_train.model.loading import best_dtype, load_language_model, save_language_model, stored_dtype
+from gti_train.model.loading import best_dtype, load_language_model, running_dtype, save_language_model, stored_dtype
 
 
 def test_directory_round_trip(tiny_lm, tmp_path):
@@ -197,6 +197,23 @@ def test_a_place_is_checked_without_a_trace(tmp_path, monkeypatch):
 
 def test_the_dtype_for_computing_is_one_the_machine_has():
     assert best_dtype(torch.device("cpu")) in (torch.float32, torch.bfloat16)
+
+
+def test_a_half_precision_that_this_processor_emulates_is_run_in_float32(tmp_path, monkeypatch):
+    for number, (kind, fast, expected) in enumerate(
+        [
+            (torch.bfloat16, torch.float32, torch.float32),
+            (torch.bfloat16, torch.bfloat16, None),
+            (torch.float16, torch.bfloat16, torch.float32),
+            (torch.float32, torch.bfloat16, None),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        save_file({"model.embed_tokens.weight": torch.ones(4, 2, dtype=kind)}, folder / "model.safetensors")
+        monkeypatch.setattr("gti_train.model.loading.best_dtype", lambda device, fast=fast: fast)
+        assert running_dtype(folder) == expected
+    assert running_dtype("some/model") is None  # of the hub: as its config names
 
 
 def test_an_adapter_is_told_how_to_be_merged(tmp_path):
