@@ -126,7 +126,8 @@ def train_ranker(
         model, prompter, examples, out, answers=torch.tensor(list(answers.values())), config=config,
         save_every=save_every, progress=progress,
     )  # fmt: skip
-    scores = teacher_says(model, prompter, collection, pairs).log_odds.view(candidates.shape)
+    # As it was written, that is rounded; but run in float32, which no processor emulates.
+    scores = teacher_says(model.float(), prompter, collection, pairs).log_odds.view(candidates.shape)
     told = {"schema": 1, "simulated": True, **asdict(engagement), "answers": answers}
     told |= calibrated(collection, candidates, scores, known, engagement)
     write_text(out.with_name(out.name + "." + ENGAGEMENT), json.dumps(told) + "\n")

