@@ -144,9 +144,10 @@ def summaries_of(
     queries: int,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[Summary]:
-    """Summaries of all documents; one that no query is judged with or finds is asked with its own title.
+    """Summaries of all documents, each asked with up to `queries` queries: those that it is judged for and then those that find it.
 
-    `candidates[q]` are what retrieval finds for query q.
+    One that has the best grade for none is asked with its own title first: a query that it does not answer is answered no
+    whatever is left out. `candidates[q]` are what retrieval finds for query q.
 
     Raises:
         InputError: as `summarise_all`.
@@ -154,7 +155,12 @@ def summaries_of(
     texts = [query.text for query in collection.queries]
     asked = probes(collection.relevant, texts, queries, near=candidates)
     named = {d.id: d.text for d in collection.documents}
-    own = {d.id: asked.get(place) or [d.title or d.text] for place, d in enumerate(collection.documents)}
+    answers = {d for row in collection.relevant for d, grade in row.items() if grade == collection.highest_grade}
+    own = {
+        d.id: ([] if place in answers else [d.title or d.text]) + asked.get(place, [])
+        for place, d in enumerate(collection.documents)
+    }
+    own = {name: texts[:queries] for name, texts in own.items()}
 
     # What the call before was told: a sentence that is cut off anyway is left out for free.
     last: dict[tuple[int, ...], float] = {}

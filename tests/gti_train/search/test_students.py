@@ -165,3 +165,14 @@ def test_every_document_gets_a_summary_that_fits(judge, tmp_path):
     assert [s.doc_id for s in found] == [d.id for d in documents]
     for summary, document in zip(found, documents, strict=True):
         assert len(prompter.tokens(f" {summary.text}")) <= 14 and summary.text.split()[0] in document.text
+
+
+def test_a_document_that_is_the_answer_to_no_query_is_asked_with_its_title_first(judge, tmp_path, monkeypatch):
+    whole, asked = shop(), {}
+    best, some, none = (document.id for document in whole.documents[:3])
+    collection = replace(whole, judgements={query.id: {best: 2, some: 1} for query in whole.queries})
+    monkeypatch.setattr("gti_train.search.students.summarise_all", lambda named, own, *args, **told: asked.update(own))
+    summaries_of(*load_judge(judge), collection, [[]] * 12, tmp_path / "s.jsonl", budget=14, queries=2)
+    first, second = (query.text for query in whole.queries[:2])
+    assert asked[best] == [first, second]
+    assert asked[some] == [whole.documents[1].title, first] and asked[none] == [whole.documents[2].title]
