@@ -1,10 +1,11 @@
 """Which rungs there are, from the folders that the stages left."""
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gti_diag.errors import InputError
 from gti_train.loop.processes import join_processes
@@ -50,19 +51,19 @@ def rungs(collection: Collection, given: Folders) -> list[Rung]:
     Raises:
         InputError: summaries or item tokens of other documents.
     """
-    full = [d.text for d in collection.documents]
+    full, load = [d.text for d in collection.documents], _Last()
     found = [
-        Rung(name, title, name, _loader(given.text), texts=full, same_scores=None if name == TEACHER else TEACHER)
+        Rung(name, title, name, partial(load, given.text), texts=full, same_scores=None if name == TEACHER else TEACHER)
         for name, title in TEXT
     ]
     share = "shared-prefix"
     if given.pruned:
-        found.append(Rung("pruned", "+ pruned", share, _loader(given.pruned), texts=full))
+        found.append(Rung("pruned", "+ pruned", share, partial(load, given.pruned), texts=full))
     if given.summaries:
         short = _summaries(given.summaries, collection)
-        found.append(Rung("summaries", "+ summaries", share, _loader(given.text), texts=short))
+        found.append(Rung("summaries", "+ summaries", share, partial(load, given.text), texts=short))
         if given.pruned:
-            found.append(Rung("pruned-summaries", "+ both", share, _loader(given.pruned), texts=short))
+            found.append(Rung("pruned-summaries", "+ both", share, partial(load, given.pruned), texts=short))
     for name, title, folder in (
         ("items", "item tokens, unpruned", given.items), ("items-pruned", "item tokens, pruned", given.items_pruned)
     ):  # fmt: skip
@@ -70,7 +71,7 @@ def rungs(collection: Collection, given: Folders) -> list[Rung]:
             items = load_items(folder)
             if items.ids != tuple(d.id for d in collection.documents):
                 raise InputError(f"{folder} holds item tokens of other documents than the collection: make them anew")
-            found.append(Rung(name, title, share, _loader(folder / RANKER), items=items))
+            found.append(Rung(name, title, share, partial(load, folder / RANKER), items=items))
     return _with_twins(found) if wording_of(given.text).order == DOCUMENT_FIRST else found
 
 
@@ -84,8 +85,19 @@ def _with_twins(rungs: Sequence[Rung]) -> list[Rung]:
     return found
 
 
-def _loader(folder: Path) -> Callable[[], tuple["PreTrainedModel", Prompter]]:
-    return partial(load_judge, folder, dtype=best_dtype(join_processes()))
+class _Last:
+    """Loads judges, and hands the last one out again: neighbouring rungs run the same."""
+
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+        self.loaded: Any = None
+
+    def __call__(self, folder: Path) -> tuple["PreTrainedModel", Prompter]:
+        if folder != self.folder:
+            self.folder = self.loaded = None  # before the next is loaded: two may not fit
+            gc.collect()
+            self.loaded, self.folder = load_judge(folder, dtype=best_dtype(join_processes())), folder
+        return self.loaded
 
 
 def _summaries(path: Path, collection: Collection) -> list[str]:

@@ -27,14 +27,15 @@ class SearchDemo:
     layers: int | None = 16  # first layers of the model that are taken; None: all
     items: int = 100
     sentences: int = 3  # of each product's text, its title first
-    queries: int = 120
-    steps: int = 16
-    drop: int = 4
-    measured: int = 16  # prompts that pruning measures layers and neurons on
+    queries: int = 100
+    steps: int = 14
+    drop: int = 1
+    neurons: float = 0.75  # share of each layer's neurons that pruning leaves
+    measured: int = 12  # prompts that pruning measures layers and neurons on
     encoder_layers: int = 8
     budget: int = 24
-    asked: int = 12  # queries of the test that the ladder is judged on
-    timed: int = 12  # documents that the ladder is timed on
+    asked: int = 16  # queries of the test that the ladder is judged on
+    timed: int = 10  # documents that the ladder is timed on
     repeats: int = 2
     found: int = 8  # documents of a query that are ranked and learned from
     batch: int = 8  # families of pairs in a step,
@@ -64,7 +65,7 @@ def search_demo(config: SearchDemo) -> list[Stage]:
     world = {"items": config.items, "queries": config.queries, "sentences": config.sentences, "seed": config.seed}
     trained = common | {"steps": config.steps}
     cut, vectors = (
-        trained | {"drop": config.drop, "measured": config.measured},
+        trained | {"drop": config.drop, "neurons": config.neurons, "measured": config.measured},
         trained | {"layers": config.encoder_layers},
     )
     climbed = {"asked": config.asked, "timed": config.timed, "repeats": config.repeats, "found": config.found}
@@ -171,8 +172,8 @@ def _pruned(config: SearchDemo, out: Path, tell: Tell) -> None:
     part, labels = _learned(config, out)
     pairs = [pair for pair, _ in labels]
     prune_judge(
-        out / "judge", out / "pruned", part, pairs, wanted=Pruning(config.drop, 0.5, config.measured),
-        config=_steps(config, 0.5), progress=_told(tell),
+        out / "judge", out / "pruned", part, pairs, wanted=Pruning(config.drop, config.neurons, config.measured),
+        config=replace(_steps(config, 0.4), learning_rate=5e-5), progress=_told(tell),
     )  # fmt: skip
 
 
@@ -183,7 +184,7 @@ def _ranker(config: SearchDemo, out: Path, tell: Tell) -> None:
     part, _ = _learned(config, out)
     places = _found(config, part)
     train_ranker(
-        out / "judge", out / "ranker", part, places, config=_steps(config, 0.25),
+        out / "judge", out / "ranker", part, places, config=_steps(config, 0.2),
         engagement=Engagement(seed=config.seed), progress=_told(tell),
     )  # fmt: skip
 
@@ -205,10 +206,10 @@ def _items(config: SearchDemo, out: Path, tell: Tell, *, of: str, to: str) -> No
     from gti_train.search.items.training import ItemConfig
 
     part, labels = _learned(config, out)
-    steps = _steps(config, 0.75).steps or 1
+    steps = _steps(config, 0.7).steps or 1
     how = ItemConfig(
         steps=steps, layers=config.encoder_layers, batch=config.batch, family=config.family, warmup=2,
-        every=-(-steps // 2), seed=config.seed,
+        every=steps, seed=config.seed,
     )  # fmt: skip
     make_items(out / of, out / to, part, labels, every=_part(out, "test"), config=how, progress=_told(tell))
 
