@@ -16,12 +16,13 @@ Climbed = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """One rung: times the speed of the first, and NDCG@10 with its interval; None where it was not measured."""
+    """One rung: times the speed of the first, and NDCG@k with its interval; None where it was not measured."""
 
     title: str
     times: float
     ndcg: float | None
     interval: tuple[float, float] | None
+    k: int = 10
 
 
 def points(climbed: Climbed) -> list[Step]:
@@ -35,7 +36,8 @@ def points(climbed: Climbed) -> list[Step]:
         times, quality = rung["over"].get("one-by-one"), rung["quality"] or {}
         if times is not None:
             bounds = quality.get("interval")
-            steps.append(Step(rung["title"], times, quality.get("ndcg"), tuple(bounds) if bounds else None))
+            interval = tuple(bounds) if bounds else None
+            steps.append(Step(rung["title"], times, quality.get("ndcg"), interval, quality.get("k", 10)))
     if not steps:
         raise Missing("no rung has a speed beside that of one pair at a time")
     return steps
@@ -56,16 +58,17 @@ def draw(steps: list[Step], look: Look) -> Figure:
     left.invert_yaxis()
     left.set(xscale="log", xlabel="items a second, times the first rung", xlim=(0.8, 2.2 * max(s.times for s in steps)))
     left.xaxis.set_major_formatter("{x:g}")
-    right.set(xlabel="NDCG@10, 95 % over queries")
+    right.set(xlabel=f"NDCG@{min(step.k for step in steps)}, 95 % over queries")
     right.tick_params(left=False)
     return figure
 
 
 def table(climbed: Climbed) -> str:
     """Every number of every rung, in Markdown; – where it was not measured."""
+    k = min((rung["quality"].get("k", 10) for rung in climbed["rungs"] if rung["quality"]), default=10)
     header = (
         "rung", "items/s", "processor", "tokens", "× one by one", "× batched", "× last position", "parameters, M",
-        "peak, MB", "kept MB/item", "offline s/item", "NDCG@10", "of teacher", "RSA", "CKA",
+        "peak, MB", "kept MB/item", "offline s/item", f"NDCG@{k}", "of teacher", "RSA", "CKA",
     )  # fmt: skip
     rows = []
     for rung in climbed["rungs"]:

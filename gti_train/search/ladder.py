@@ -223,7 +223,8 @@ def climb(
 ) -> Iterator[str]:
     """Measure every rung that has no file yet; yields the names as they are done.
 
-    Speed: one query (the median in length) and `items` documents, evenly chosen. Quality: NDCG@10 over the candidates.
+    Speed: one query (the median in length) and `items` documents, evenly chosen. Quality: NDCG over the candidates, at
+    10 or as many as there are.
 
     Raises:
         InputError: a part that is none of `PARTS`.
@@ -245,15 +246,16 @@ def climb(
                 write_text(_file(out, rung.name, "speed"), json.dumps(found) + "\n")
         if "quality" in parts and rung.same_scores is None and _read(out, rung.name, "quality") is None:
             scores, states = judged(rung, collection, candidates)
-            values = quality(reranked(candidates, scores), collection, k=min(10, candidates.shape[1]))
+            k = min(10, candidates.shape[1])
+            values = quality(reranked(candidates, scores), collection, k=k)
             torch.save({"states": states, "scores": scores}, out / "rungs" / f"{rung.name}.pt")
-            content = {"ndcg": values[:, 0].tolist(), "best": values[:, 1].tolist()}
+            content = {"k": k, "ndcg": values[:, 0].tolist(), "best": values[:, 1].tolist()}
             write_text(_file(out, rung.name, "quality"), json.dumps(content) + "\n")
         yield rung.name
 
 
 def document(rungs: Sequence[Rung], out: Path, *, teacher: str, seed: int = 0) -> dict[str, Any]:
-    """Everything that is known of the rungs: speeds over each denominator, NDCG@10 with its interval, share of the
+    """Everything that is known of the rungs: speeds over each denominator, NDCG with its interval, share of the
     teacher's, RSA and CKA of last states with the teacher's, and whether geometry went with what was lost.
 
     Raises:
@@ -298,7 +300,7 @@ def _quality(out: Path, name: str, teacher: str, *, seed: int) -> dict[str, Any]
     values = torch.tensor([own["ndcg"], own["best"]], dtype=torch.float64).T
     bounds = interval(values, seed=seed)
     row: dict[str, Any] = {"ndcg": float(values[:, 0].mean()), "interval": bounds[0].tolist(), "queries": len(values)}
-    row["best"] = float(values[:, 1].mean())
+    row |= {"best": float(values[:, 1].mean()), "k": own.get("k", 10)}
     if best is not None:
         row["share"] = row["ndcg"] / (sum(best["ndcg"]) / len(best["ndcg"]))
         row |= _geometry(out, name, teacher)

@@ -51,7 +51,7 @@ def rungs(collection: Collection, given: Folders) -> list[Rung]:
     Raises:
         InputError: summaries or item tokens of other documents.
     """
-    full, load = [d.text for d in collection.documents], _Last()
+    full, load = [d.text for d in collection.documents], LastJudge()
     found = [
         Rung(name, title, name, partial(load, given.text), texts=full, same_scores=None if name == TEACHER else TEACHER)
         for name, title in TEXT
@@ -85,7 +85,7 @@ def _with_twins(rungs: Sequence[Rung]) -> list[Rung]:
     return found
 
 
-class _Last:
+class LastJudge:
     """Loads judges, and hands the last one out again: neighbouring rungs run the same."""
 
     def __init__(self) -> None:

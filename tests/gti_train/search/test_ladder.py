@@ -1,6 +1,7 @@
 """The ladder: every way gives one score, rungs are kept and never measured twice, and the document adds nothing up wrong."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from gti_diag.errors import InputError
 from gti_train.model.loading import load_language_model
 from gti_train.search import ladder
+from gti_train.search import rungs as every_rung
 from gti_train.search.items.tokens import ItemTokens
 from gti_train.search.ladder import (
     KEPT,
@@ -92,6 +94,7 @@ def test_the_table_and_the_figure_are_written_and_what_is_not_measured_is_a_dash
     assert text == (out / "ladder.md").read_text().rstrip("\n")
     line = next(line for line in text.splitlines() if line.startswith("| short"))
     assert line.rstrip(" |").endswith("– | – | – | –")
+    assert "NDCG@8" in text.splitlines()[0]  # of eight documents there are no ten
     assert "\\" not in text  # it is printed as it is, too
     assert (out / "ladder.png").stat().st_size > 5000
     assert json.loads((out / "ladder.json").read_text())["teacher"] == "shared-prefix"
@@ -148,3 +151,22 @@ def test_a_ladder_goes_on_with_more_and_with_nothing_else(tmp_path):
 def test_only_parts_that_exist_are_measured(tmp_path):
     with pytest.raises(InputError, match="--parts 'qualty' cannot be measured: write speed,quality"):
         next(climb([], shop(), torch.zeros(12, 2), tmp_path, parts=["qualty"]))
+
+
+def test_neighbouring_rungs_share_a_loaded_judge_and_a_failed_load_is_tried_again(monkeypatch):
+    loaded = []
+
+    def load(folder, *, dtype):
+        loaded.append(folder.name)
+        if folder.name == "gone":
+            raise InputError("not there")
+        return folder, None
+
+    monkeypatch.setattr(every_rung, "load_judge", load)
+    last = every_rung.LastJudge()
+    for name in ("judge", "judge", "pruned", "judge"):
+        assert last(Path(name))[0] == Path(name)
+    for _ in range(2):
+        with pytest.raises(InputError):
+            last(Path("gone"))
+    assert loaded == ["judge", "pruned", "judge", "gone", "gone"]

@@ -130,12 +130,19 @@ def test_engagement_knows_any_scale_of_grades(highest):
 def test_a_ranker_learns_from_both_teachers_and_says_that_engagement_is_simulated(judge, tmp_path, monkeypatch):
     words = {"click": ("C", "S"), "apply": ("A", "L")}
     monkeypatch.setattr("gti_train.search.students.WORDS", words)
-    places, losses = torch.arange(8).expand(12, 8), []
+    places, losses, ran_in = torch.arange(8).expand(12, 8), [], []
+
+    def says(model, *args, **told):
+        ran_in.append(model.dtype)
+        return teacher_says(model, *args, **told)
+
+    monkeypatch.setattr("gti_train.search.students.teacher_says", says)
     train_ranker(
         judge, tmp_path / "ranker", shop(), places, config=CONFIG, engagement=Engagement(sessions=50), order=QUERY_FIRST,
         progress=lambda record, steps: losses.append(record.loss),
     )  # fmt: skip
     assert sum(losses[-3:]) < 0.5 * sum(losses[:3])
+    assert ran_in == [torch.float32] * 2  # written in bfloat16, which many processors only emulate
     told = json.loads((tmp_path / "ranker.engagement.json").read_text())
     assert told["simulated"] is True and set(told["answers"]) == {"relevance", "click", "apply"}
     assert told["ndcg"]["after"] == told["ndcg"]["before"] and "1" in told["calibration"]["knots"]
