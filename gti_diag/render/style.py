@@ -16,7 +16,7 @@ Look = dict[str, Any]
 # Okabe & Ito's colours (distinct under the three common colour blindnesses), darkest useful ones first.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D00", "#000000")
 ON_DARK = ("#56B4E9", "#E69F00", "#2FC79C", "#E59BC4", "#F0E442", "#FF8A5B", "#B5B5FF", "#FFFFFF")
-MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
+MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*", "p")  # one more than colours: the ninth line is not the first
 
 _SHARED = {
     "axes.spines.right": False,
