@@ -46,7 +46,7 @@ class SearchDemo:
 
 
 SMOKE = SearchDemo(
-    layers=3, items=81, sentences=3, queries=12, steps=1, drop=1, measured=2, encoder_layers=1, budget=36, asked=2, timed=2, repeats=1, found=2,
+    layers=3, items=81, queries=12, steps=1, drop=1, measured=2, encoder_layers=1, budget=36, asked=2, timed=2, repeats=1, found=2,
     batch=1, family=2,
 )  # fmt: skip
 

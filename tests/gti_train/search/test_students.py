@@ -10,7 +10,7 @@ from gti_diag.errors import InputError
 from gti_train.model.loading import load_language_model
 from gti_train.search.engagement import Engagement, calibrated, engagement_targets, popularity_of
 from gti_train.search.items.stage import make_items
-from gti_train.search.items.training import ItemConfig
+from gti_train.search.items.training import ItemConfig, look_at
 from gti_train.search.judge import JudgeConfig, load_judge, save_judge, soft_examples
 from gti_train.search.pairs import met
 from gti_train.search.prompts import DOCUMENT_FIRST, QUERY_FIRST, Prompter, Wording
@@ -114,6 +114,25 @@ def test_a_teacher_is_asked_about_what_training_meets_alone(judge, tmp_path, mon
     config = ItemConfig(slots=1, layers=1, epochs=few.epochs, batch=few.batch, family=few.family, every=0)
     make_items(judge, tmp_path / "items", shop(), [(pair, 0.5) for pair in PAIRS], every=shop(), config=config)
     assert asked == [[PAIRS[i] for i in chosen]] * 2
+
+
+@pytest.mark.parametrize("every, looks", [(0, 1), (2, 2), (3, 2)])
+def test_item_tokens_are_looked_at_on_the_way_and_once_after_the_last_step(judge, tmp_path, monkeypatch, every, looks):
+    seen = []
+    spied = lambda *given: seen.append(look_at(*given)) or seen[-1]  # noqa: E731
+    monkeypatch.setattr("gti_train.search.items.stage.look_at", spied)
+    config = ItemConfig(slots=1, layers=1, steps=4, batch=2, family=4, every=every)
+    values = make_items(judge, tmp_path / "items", shop(), [(p, 0.5) for p in PAIRS], every=shop(), config=config)
+    assert len(seen) == looks and values == seen[-1]
+    assert json.loads((tmp_path / "items" / "geometry.json").read_text()) == values
+
+
+@pytest.mark.parametrize("fast, ran_in", [(torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16)])
+def test_a_judge_stored_in_half_precision_is_run_in_what_is_fast_here(judge, tmp_path, monkeypatch, fast, ran_in):
+    save_judge(*load_judge(judge), tmp_path / "half", dtype=torch.bfloat16)
+    monkeypatch.setattr("gti_train.model.loading.best_dtype", lambda device: fast)
+    assert load_judge(tmp_path / "half")[0].dtype == ran_in
+    assert load_judge(tmp_path / "half", dtype="bfloat16")[0].dtype == torch.bfloat16  # what is asked for is had
 
 
 @pytest.mark.parametrize("highest", [1, 2, 10])

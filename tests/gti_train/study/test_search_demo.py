@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from gti_train.search.summaries import sentences
 from gti_train.study.search_demo import SMOKE, search_demo
 from gti_train.study.stages import run_stages
 from tests.conftest import tiny_config
@@ -35,6 +36,9 @@ def test_the_chain_ends_in_a_ladder_of_all_rungs_and_a_second_run_does_nothing(m
     assert all(rung["speed"] and rung["quality"] for rung in told["rungs"])
     assert json.loads((tmp_path / "run" / "pruned" / "config.json").read_text())["num_hidden_layers"] == 1
     assert json.loads((tmp_path / "run" / "ranker.engagement.json").read_text())["simulated"] is True
+    lines = (tmp_path / "run" / "collection" / "documents.jsonl").read_text().splitlines()
+    texts = [json.loads(line) for line in lines]
+    assert len(texts) == SMOKE.items and all(1 <= len(sentences(t["text"])) < SMOKE.sentences for t in texts)
     said = []
     run_stages(stages, tmp_path / "run", progress=lambda stage, share, detail: said.append(detail))
     assert said == ["finished before"] * len(stages)
