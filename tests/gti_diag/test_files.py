@@ -126,7 +126,8 @@ from gti_diag.files import all_or_none
 def app(prog_name):
     with all_or_none(Path(sys.argv[1])):
         print("begun", flush=True)
-        time.sleep(60)
+        while True:
+            time.sleep(0.05)  # not once for long: a signal between Python's last look for one and the call does not end the call
 shell.run(app, "gti-diag")
 """
 
