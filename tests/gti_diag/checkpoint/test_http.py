@@ -62,10 +62,8 @@ def test_no_more_is_taken_than_was_asked_for(server):
 
 def test_a_silent_server_is_told_and_how_to_wait_longer(server, monkeypatch):
     monkeypatch.setenv("GTI_TIMEOUT", "0.3")
-    began = time.monotonic()
     with pytest.raises(InputError, match=r"does not answer within 0\.3 s.*GTI_TIMEOUT=SECONDS"):
         open_checkpoint(f"{server}/silent")
-    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("seconds", ["soon", "-1", "nan", "inf", "0", ""])

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import socket
 import subprocess
 import sys
 
@@ -291,19 +290,10 @@ distributed.destroy_process_group()
 
 
 def test_rows_of_a_matrix_sharded_by_fsdp_are_gathered_exactly(tmp_path):
-    processes = 2
     script = tmp_path / "sharded.py"
     script.write_text(SHARDED)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    base = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes), "OMP_NUM_THREADS": "1"}
-    running = [
-        subprocess.Popen(
-            [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={**os.environ, **base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(processes)
-    ]  # fmt: skip
-    printed = [process.communicate(timeout=120)[0] for process in running]
-    assert all("equal" in text for text in printed), "\n".join(printed)
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(script)]
+    done = subprocess.run(
+        [sys.executable, *launch], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["equal", "equal"]), done.stderr[-2000:]
