@@ -28,7 +28,10 @@ def relate(new: dict, text: dict, rows: Tensor, ours: Summary, theirs: Summary, 
     found.add(
         "centroid_distance", lambda: relation.centroid_distance(ours.mean[None], mean=theirs.mean, dispersion=spread)
     )
-    found.add("norm_shift", lambda: _norm_shift(new["norm"], text["norm"]))
+    found.add(
+        "norm_shift",
+        lambda: relation.norm_shift(new["norm"]["mean"], mean=text["norm"]["mean"], std=text["norm"]["std"]),
+    )
     found.add("text_subspace_energy", lambda: _energy(rows, _need(axes), ours))
     found.add("crowded_rows", lambda: _crowded(new, ours.nearest, CROWD * spread))
     found.add("text_angle", lambda: _mean_angle(ours, _need(axes)))
@@ -112,12 +115,6 @@ def _ratio(value: float | None, of: float | None) -> float:
     if value is None or not of:
         raise ValueError("the text rows have no dispersion to compare with")
     return value / of
-
-
-def _norm_shift(new: dict, text: dict) -> float:
-    if text["std"] == 0:
-        raise ValueError("the text norms are all equal: no unit to measure a shift in")
-    return (new["mean"] - text["mean"]) / text["std"]
 
 
 def _mahalanobis(rows: Tensor, text: spectra.Moments | None) -> float:

@@ -44,7 +44,7 @@ Exact = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder for the report.", show_default="gti-report/NAME")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the results to this one file as well.")]
-Formats = Annotated[str, typer.Option(help="Which of json,md,html to write.")]
+Formats = Annotated[str, typer.Option(help="Which of json,md,html,tex to write; tex: a table for a paper.")]
 Figures = Annotated[str, typer.Option(help="Which of png,svg,pdf to draw of each figure; none for no figures.")]
 Style = Annotated[str, typer.Option(help="Figure style: paper | screen | dark.")]
 Policy = Annotated[str, typer.Option(help="default | strict | a TOML file.")]

@@ -134,26 +134,6 @@ def cophenetic_correlation(
     return float((x * y).sum() / (x.norm() * y.norm()))
 
 
-class BlockOrder(NamedTuple):
-    """Token numbers level by level, in code order; where each level starts, and the levels."""
-
-    order: Int[Tensor, " tokens"]
-    starts: tuple[int, ...]
-    levels: tuple[int, ...]
-
-
-def block_order(levels: Int[Tensor, " tokens"], codes: Int[Tensor, " tokens"] | None = None) -> BlockOrder:
-    """The order in which a cosine matrix shows its levels as blocks: by level, then code (default: as they come).
-
-    Source: a stable sort.
-    """
-    within = torch.arange(len(levels), device=levels.device) if codes is None else codes.argsort(stable=True)
-    order = within[levels[within].argsort(stable=True)]
-    names, counts = levels.unique(return_counts=True)
-    starts = (counts.cumsum(0) - counts).tolist()
-    return BlockOrder(order, tuple(starts), tuple(names.tolist()))
-
-
 def _pairs(rows: Tensor, items: Tensor, level: int) -> tuple[Tensor, Tensor]:
     """Shared depth and cosine of all ordered pairs s ≠ t of a level's tokens: every pair twice."""
     tokens, depth = shared_depth(items, level)

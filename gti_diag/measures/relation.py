@@ -31,18 +31,15 @@ def centroid_distance(rows: Float[Tensor, "tokens dim"], *, mean: Float[Tensor, 
     return float(torch.linalg.vector_norm(centroid(rows) - mean.double())) / dispersion
 
 
-def norm_shift(new: Float[Tensor, " tokens"], reference: Float[Tensor, " others"]) -> float:
-    """(mean ‖new‖ − mean ‖reference‖) / std ‖reference‖, of the norms of two groups (population std).
+def norm_shift(new: float, *, mean: float, std: float) -> float:
+    """(mean ‖new‖ − mean ‖reference‖) / std ‖reference‖: from the mean norm of one group, and mean and population std of another's.
 
-    Raises: ValueError if a group is empty, or the reference norms do not vary.
+    Raises: ValueError if the reference norms do not vary.
     Source: Glass's Δ; Glass, Primary, secondary, and meta-analysis of research (1976).
     """
-    if len(new) == 0 or len(reference) == 0:
-        raise ValueError(f"{len(new)} norms against {len(reference)}: a shift needs at least one of each")
-    spread = float(reference.double().std(correction=0))
-    if spread == 0:
-        raise ValueError("the reference norms are all equal: no unit to measure a shift in")
-    return float(new.double().mean() - reference.double().mean()) / spread
+    if std == 0:
+        raise ValueError("the text norms are all equal: no unit to measure a shift in")
+    return (new - mean) / std
 
 
 class SubspaceEnergy(NamedTuple):

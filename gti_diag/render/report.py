@@ -8,7 +8,7 @@ from gti_diag.document import document, dumps
 from gti_diag.errors import InputError
 from gti_diag.files import all_or_none, write_text
 
-FORMATS = ("json", "md", "html")
+FORMATS = ("json", "md", "html", "tex")
 
 
 def write(
@@ -29,7 +29,7 @@ def write(
     check_writable(out, formats, figures, style)
     from gti_diag import render
 
-    from . import markdown
+    from . import markdown, tables
 
     folder = Path(out)
     texts = {}  # everything is rendered before the first file is written
@@ -41,6 +41,8 @@ def write(
         from . import html
 
         texts["report.html"] = html.report(analyses)
+    if "tex" in formats:
+        texts["tables.tex"] = tables.latex(analyses)
     with all_or_none(folder) as stage:
         written = [write_text(stage / name, text) for name, text in texts.items()]
         written += render.figures(analyses, stage / "figures", formats=figures, style=style)

@@ -202,8 +202,10 @@ _LATEX = {
 
 
 def latex_text(text: str) -> str:
-    """Text with LaTeX's special characters written out."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    """Text that LaTeX shows as it is, indented where it is."""
+    text = shown(text)
+    indent = r"\quad " if text.startswith("  ") else ""
+    return indent + "".join(_LATEX.get(character, character) for character in text.strip())
 
 
 def latex(analyses: Sequence[Analysis]) -> str:

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from gti_diag.render.tables import latex_text
+
 from .relation import Relation
 from .results import Results, Row
-
-LATEX = str.maketrans({"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "−": "-"})
 
 
 def columns(results: Results) -> list[str]:
@@ -50,7 +50,7 @@ def outcome_latex(results: Results, rows: Sequence[Row]) -> str:
             f"${row.values[name]:.4f} \\pm {(row.intervals[name][1] - row.intervals[name][0]) / 2:.4f}$"
             for name in shown
         ]
-        lines.append(" & ".join([row.name.translate(LATEX), *cells]) + r" \\")
+        lines.append(" & ".join([latex_text(row.name), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 

@@ -64,10 +64,10 @@ def test_inspect(run, nasty):
 
 def test_analyze_in_every_format_and_figures(run, nasty, tmp_path):
     out = tmp_path / "out"
-    code, _, err = run("analyze", nasty, "--out", out, "--formats", "json,md,html", "--json", tmp_path / "a.json")
+    code, _, err = run("analyze", nasty, "--out", out, "--formats", "json,md,html,tex", "--json", tmp_path / "a.json")
     assert code == 0, err
     assert run("figures", out, "--out", tmp_path / "again", "--formats", "svg")[0] == 0
-    for file in (out / "summary.md", out / "report.html"):
+    for file in (out / "summary.md", out / "report.html", out / "tables.tex"):
         text = file.read_text(encoding="utf-8")
         assert "hunter2" not in text
         assert "\x1b" not in text and "\u202e" not in text

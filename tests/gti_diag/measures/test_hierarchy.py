@@ -125,15 +125,7 @@ def test_shuffled_rows_lose_the_tree():
     assert hierarchy.cophenetic_correlation(noisy[order], TREE, level=3) < 0.6
 
 
-# --- order and refusals
-
-
-def test_block_order_sorts_by_level_then_code():
-    levels, codes = torch.tensor([2, 1, 2, 1, 1]), torch.tensor([1, 9, 0, 3, 5])
-    assert hierarchy.block_order(levels, codes).order.tolist() == [3, 4, 1, 2, 0]
-    plain = hierarchy.block_order(levels)
-    assert plain.order.tolist() == [1, 3, 4, 0, 2]
-    assert (plain.starts, plain.levels) == ((0, 3), (1, 2))
+# --- refusals
 
 
 def test_refusals():

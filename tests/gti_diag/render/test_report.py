@@ -95,5 +95,5 @@ def test_a_file_in_the_way_of_the_folder_is_told_before_the_work(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is not a folder that may be written"):
         report.check_writable(tmp_path / "file" / "out", ("json",))
-    with pytest.raises(InputError, match="unknown format 'xml': choose from json, md, html"):
+    with pytest.raises(InputError, match="unknown format 'xml': choose from json, md, html, tex"):
         report.check_writable(tmp_path, ("xml",))

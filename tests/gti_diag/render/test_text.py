@@ -117,6 +117,8 @@ def test_latex_escapes_what_latex_would_run(three):
     assert r"a\_b \& 50\% \textbackslash{}input\{x\}" in text
     assert text.count(r"\toprule") == 1
     assert r"$\rho$" in text or "Spearman" not in text
+    assert all(line.endswith(r"\\") == ("&" in line) for line in text.splitlines())
+    assert tables.latex_text("  Mantel p\nof 5 % \x1b") == r"\quad Mantel p↵of 5 \% \textbackslash{}u001b"
 
 
 def test_markdown_escapes_tokens_that_would_break_a_table(three):
