@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gti_diag.cli.shell import say
+from gti_diag.errors import InputError
 from gti_diag.foreign import shown
 
 from .app import app
@@ -23,6 +24,10 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, and about what it would take.")
     ] = False,
+    arms: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="Run these arms alone.", show_default="all")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="N,…", help="… under these seeds.", show_default="all")] = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Try every stage with a few steps for a few users, in OUT/smoke.")
     ] = False,
@@ -32,41 +37,62 @@ def run(
     """Run a study: each arm and seed from catalogue to recommendations, judged and measured; then tables and figures.
 
     What a former run finished with the same settings is skipped; a killed run goes on where it was. OUT/results holds
-    all that the tables and figures are made of.
+    all that the tables and figures are made of. Several machines can share a study by --arms and --seeds; `summarise` joins
+    their results.
     """
     from gti_train.study.config import read_study
-    from gti_train.study.plan import RESULTS, plan
+    from gti_train.study.plan import RESULTS, part_of, plan
     from gti_train.study.running import run_study, small
     from gti_train.study.stages import forget
 
     read = read_study(study)
     if smoke:
         read, out = small(read), out / "smoke"
+    part = part_of(read, arms=_named(arms), seeds=_numbers(seeds))
     if dry_run:
-        _plan(read, out)
+        _plan(read, out, part)
         return
     if fresh:
         forget(out)
-    with stages_bar(plan(read), quiet) as progress:
-        written = run_study(read, out, progress=progress)
+    with stages_bar(plan(read, part), quiet) as progress:
+        written = run_study(read, out, part=part, progress=progress)
     for path in written:
         say(path)
     if not quiet and any(arm.fine_tuning for arm in read.arms.values()):
         show_outcome(out / RESULTS)
 
 
+def _named(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    try:
+        return None if text is None else [int(part) for part in _named(text) or ()]
+    except ValueError:
+        raise InputError(f"--seeds {text!r}: write numbers with commas between them, such as 1,2") from None
+
+
 @app.command(epilog="Example: gti-train summarise runs/office/results --out reports/office")
 def summarise(
-    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="The folder `results` of a run, finished or not.")],
+    results: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RESULTS…",
+            help="The folder `results` of a run, finished or not; of several runs of parts of one study, to join them in OUT/results.",
+        ),
+    ],
     out: Out,
     baseline: Annotated[
         str | None, typer.Option(help="The arm that the others are compared with.", show_default="the study's")
     ] = None,
 ) -> None:
     """Write the tables and figures of a study from its results alone: no model is opened."""
+    from gti_train.study.joining import join
     from gti_train.study.summary import summarise as write
 
-    for path in write(results, out, baseline=baseline):
+    whole = results[0] if len(results) == 1 else join(results, out)
+    for path in write(whole, out, baseline=baseline):
         say(path)
 
 
@@ -89,13 +115,13 @@ def show_outcome(results: Path) -> None:
     Console().print(shape)
 
 
-def _plan(study, out: Path) -> None:
+def _plan(study, out: Path, part) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from gti_train.study.running import estimate
 
-    found = estimate(study, out)
+    found = estimate(study, out, part)
     table = Table(title=f"{study.name}: {len(found.stages)} stages", title_justify="left")
     for name in ("output", "", "processor seconds"):
         table.add_column(name, justify="left" if name != "processor seconds" else "right")

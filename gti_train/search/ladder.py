@@ -231,6 +231,7 @@ def climb(
     """
     if unknown := [part for part in parts if part not in PARTS]:
         raise InputError(f"--parts {unknown[0]!r} cannot be measured: write {','.join(PARTS)}, or one of them")
+    (out / "rungs").mkdir(parents=True, exist_ok=True)
     texts = sorted((query.text for query in collection.queries), key=lambda text: (len(text), text))
     query = texts[len(texts) // 2]
     places = [i * len(collection.documents) // items for i in range(items)]

@@ -106,11 +106,13 @@ class Evaluation(Form):
 class Arm(Form):
     """One way from a base model to a recommender: where its new rows start, how they are grounded, what it is tuned on.
 
-    spread: a random or description start is moved about its mean to this share of the vocabulary's spread.
+    spread: a random or description start is moved about its mean to this share of the vocabulary's spread. seeds: those of the
+    study that it runs under (null: all).
     """
 
     start: Literal["mean", "random", "description", "gti"]
     spread: Share | None = None
+    seeds: list[Whole] | None = Field(default=None, min_length=1)
     grounding: Grounding = Grounding()
     fine_tuning: FineTuning | None = None
 
@@ -152,6 +154,9 @@ class Study(Form):
             raise ValueError("seeds: one is there twice")
         if self.baseline not in self.arms:
             raise ValueError(f"baseline: no arm is called {self.baseline!r}; name one of {', '.join(self.arms)}")
+        for name, arm in self.arms.items():
+            if foreign := set(arm.seeds or ()) - set(self.seeds):
+                raise ValueError(f"arms.{name}.seeds: {min(foreign)} is none of the study's seeds")
         return self
 
 

@@ -8,7 +8,8 @@ Seed after seed, so that a study that is cut off still compares all arms. What d
 arms begin from, is made once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,34 @@ from .stages import Stage, fingerprint
 RESULTS = "results"  # of a run's folder: all that tables and figures are made of
 
 
+@dataclass(frozen=True)
+class Part:
+    """What is run of a study: these arms under these seeds; None: all. See `part_of`."""
+
+    arms: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+
+
+WHOLE = Part()
+
+
+def part_of(study: Study, *, arms: Sequence[str] | None, seeds: Sequence[int] | None) -> Part:
+    """A part of a study, for one of several machines.
+
+    Raises:
+        InputError: an arm or a seed that the study does not have.
+    """
+    for what, asked, there in (("arm", arms, list(study.arms)), ("seed", seeds, study.seeds)):
+        if unknown := [one for one in asked or () if one not in there]:
+            raise InputError(f"the study has no {what} {unknown[0]}: choose from {', '.join(map(str, there))}")
+    return Part(tuple(arms) if arms else None, tuple(seeds) if seeds else None)
+
+
 class Plan:
     """The stages of a study, gathered in the order in which they run."""
 
-    def __init__(self, study: Study) -> None:
-        self.study, self.stages = study, dict[str, Stage]()
+    def __init__(self, study: Study, part: Part) -> None:
+        self.study, self.part, self.stages = study, part, dict[str, Stage]()
         self.grounded: dict[str, str] = {}  # settings of a grounding -> its output
 
     def add(
@@ -66,7 +90,8 @@ class Plan:
         if any(arm.fine_tuning for arm in study.arms.values()):
             self.baselines(seed)
         for name, arm in study.arms.items():
-            self.arm(name, arm)
+            if name in (self.part.arms or study.arms) and seed in (arm.seeds or study.seeds):
+                self.arm(name, arm)
         if not any(arm.fine_tuning for arm in study.arms.values()):
             self.report(seed)
 
@@ -143,13 +168,14 @@ class Plan:
         return {key: value for key, value in said.items() if value is not None}
 
 
-def plan(study: Study) -> list[Stage]:
-    """The stages of a study, in the order in which they run.
+def plan(study: Study, part: Part = WHOLE) -> list[Stage]:
+    """The stages of a study, or of a part of it, in the order in which they run.
 
     Raises:
         InputError: the source or the model cannot be read.
     """
-    made = Plan(study)
+    made = Plan(study, part)
     for seed in study.seeds:
-        made.seed(seed)
+        if seed in (part.seeds or study.seeds):
+            made.seed(seed)
     return list(made.stages.values())

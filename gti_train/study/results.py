@@ -53,12 +53,9 @@ def read_results(folder: Path) -> Results:
     Raises:
         InputError: no results there.
     """
-    manifest = _read(folder / MANIFEST)
-    if manifest is None:
-        raise InputError(f"{folder}: no results of a study; name the folder `results` that `gti-train run` wrote")
-    study = manifest["study"]
+    study = read_manifest(folder)["study"]
     found = Results(study, {}, {}, {}, {}, {})
-    for seed in study["seeds"]:
+    for seed in study["seeds"]:  # an arm that does not run under it has no file there
         place = folder / f"seed-{seed}"
         judged = any((place / "arms" / arm / "eval.json").is_file() for arm in study["arms"])
         if judged and (simple := _read(place / "baselines.json")):  # else its users are those of no arm
@@ -71,6 +68,18 @@ def read_results(folder: Path) -> Results:
         for file in sorted(place.glob("*/geometry.json")):
             found.starts.setdefault(file.parent.name, {})[seed] = json.loads(file.read_text(encoding="utf-8"))
     return found
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the results in `folder` were made with.
+
+    Raises:
+        InputError: no results there.
+    """
+    manifest = _read(folder / MANIFEST)
+    if manifest is None:
+        raise InputError(f"{folder}: no results of a study; name the folder `results` that `gti-train run` wrote")
+    return manifest
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .config import Study
 from .manifest import write_manifest
-from .plan import RESULTS, plan
+from .plan import RESULTS, WHOLE, Part, plan
 from .stages import Stage, costs, run_stages, waiting
 from .summary import summarise
 
@@ -19,14 +19,15 @@ def run_study(
     study: Study,
     out: Path,
     *,
+    part: Part = WHOLE,
     progress: Callable[[Stage, float, str], None] = lambda stage, share, detail: None,
 ) -> list[Path]:
-    """Run what is not finished in `out`; tables and figures of all results are in the list that comes back.
+    """Run what is not finished of a part of the study (all of it) in `out`; tables and figures of all results are in the list that comes back.
 
     Raises:
         InputError: as `plan`, `run_stages` and `summarise`.
     """
-    stages, results = plan(study), out / RESULTS
+    stages, results = plan(study, part), out / RESULTS
     write_manifest(study, stages, out, results)
 
     def told(stage: Stage, share: float, detail: str) -> None:
@@ -48,6 +49,7 @@ def small(study: Study) -> Study:
         name: arm.model_copy(update={
             "grounding": arm.grounding.model_copy(update=grounding),
             "fine_tuning": arm.fine_tuning and arm.fine_tuning.model_copy(update=tuning),
+            "seeds": None,
         })
         for name, arm in study.arms.items()
     }  # fmt: skip
@@ -77,13 +79,13 @@ class Estimate:
         return sum(seconds for _, finished, seconds in self.stages if not finished)
 
 
-def estimate(study: Study, out: Path) -> Estimate:
+def estimate(study: Study, out: Path, part: Part = WHOLE) -> Estimate:
     """What `run_study` would do in `out`, and about what it would take.
 
     Raises:
         InputError: as `plan`.
     """
-    stages = plan(study)
+    stages = plan(study, part)
     left, spent = waiting(stages, out), costs(stages, out)
     scale = weights_of(study.model) / WEIGHTS
     ratios = _ratios(stages, {name: cost["processor_seconds"] for name, cost in spent.items()})

@@ -19,6 +19,13 @@ def test_dry_run_lists_stages_and_makes_nothing(command, tmp_path):
 def test_a_study_that_is_not_there_and_results_that_are_none(command, tmp_path):
     code, _, err = command("run", tmp_path / "study.toml", "--out", tmp_path / "run")
     assert code == 2 and "study.toml" in err
+    for option, value, told in (
+        ("--arms", "gti,rnd", "no arm rnd: choose from mean, random, gti"),
+        ("--seeds", "0,1", "no seed 1: choose from 0"),
+        ("--seeds", "one", "write numbers with commas between them"),
+    ):
+        code, _, err = command("run", STUDY, option, value, "--out", tmp_path / "run")
+        assert code == 2 and told in err
     code, _, err = command("summarise", tmp_path, "--out", tmp_path / "drawn")
     assert code == 2 and "no results of a study" in err
 

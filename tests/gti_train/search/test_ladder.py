@@ -153,6 +153,15 @@ def test_only_parts_that_exist_are_measured(tmp_path):
         next(climb([], shop(), torch.zeros(12, 2), tmp_path, parts=["qualty"]))
 
 
+def test_quality_alone_is_measured_in_a_new_folder(ranker, tmp_path):
+    part, places = chosen_queries(shop(), torch.arange(8).expand(12, 8), queries=2, top=8)
+    texts = [d.text for d in shop().documents]
+    found = Rung("shared-prefix", "shared", "shared-prefix", lambda: ranker, texts=texts)
+    list(climb([found], part, places, tmp_path / "new", parts=["quality"]))
+    written = {path.name for path in (tmp_path / "new" / "rungs").iterdir()}
+    assert written == {"shared-prefix.pt", "shared-prefix.quality.json"}
+
+
 def test_neighbouring_rungs_share_a_loaded_judge_and_a_failed_load_is_tried_again(monkeypatch):
     loaded = []
 

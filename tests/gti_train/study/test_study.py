@@ -117,6 +117,7 @@ def test_stages_come_after_what_they_need(study_file):
         ("[arms.mean]", "[arms.other]", "baseline: no arm is called 'mean'; name one of other, gti, gti-tasks"),
         ('name = "tiny"', 'name = "tiny"\nseeds = [1, 1]', "one is there twice"),
         ('name = "tiny"', "name = tiny", "is not TOML"),
+        ('start = "mean"', 'start = "mean"\nseeds = [5]', r"arms\.mean\.seeds: 5 is none of the study's seeds"),
     ],
 )  # fmt: skip
 def test_a_study_that_is_wrong_is_refused_in_one_line(study_file, tmp_path, old, new, message):
