@@ -108,11 +108,16 @@ def show_outcome(results: Path) -> None:
     rows, metrics = table(found), columns(found)
     shape = Table(title=f"{rows[0].users} users, whole catalogue ranked; 95 % intervals", title_justify="left")
     for name in ("", *map(title, metrics)):
-        shape.add_column(name, justify="right" if name else "left")
+        shape.add_column(name, justify="right" if name else "left", no_wrap=not name)
     for row in rows:
-        cells = ((row.values[name], *row.intervals[name]) for name in metrics)
-        shape.add_row(shown(row.name), *(f"{value:.3f} [dim]{low:.3f}–{high:.3f}[/dim]" for value, low, high in cells))
+        cells = (map(_share, (row.values[name], *row.intervals[name])) for name in metrics)
+        shape.add_row(shown(row.name), *(f"{value} [dim]{low}–{high}[/dim]" for value, low, high in cells))
     Console().print(shape)
+
+
+def _share(value: float) -> str:
+    """Three places and no zero before the point: six columns fit a terminal of 80 characters."""
+    return f"{value:.3f}".removeprefix("0")
 
 
 def _plan(study, out: Path, part) -> None:

@@ -40,7 +40,7 @@ def test_the_outcome_is_shown_with_its_intervals(tmp_path, capsys):
     (tmp_path / "manifest.json").write_text(json.dumps({"study": study.model_dump()}))
     show_outcome(tmp_path)
     shown = capsys.readouterr().out
-    assert "2 users" in shown and "gti" in shown and "0.500 0.000–1.000" in shown
+    assert "2 users" in shown and "gti" in shown and ".500 .000–1.000" in shown
     assert "random" not in shown, "not judged yet"
 
 
