@@ -1,13 +1,15 @@
 """gti-train search prune | summaries | rank | items | ladder: rankers that cost less, and what that costs in quality."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from gti_diag.cli.bundles import unfolded
 from gti_diag.cli.shell import say
+from gti_diag.foreign import shown
 
 from .options import Out, Quiet
 from .progress import share_bar
@@ -215,4 +217,33 @@ def ladder(
         for number, name in enumerate(climb(found, part, places, out, parts=wanted, items=documents), 1):
             progress(number / len(found), name)
     told = document(found, out, teacher=TEACHER)
-    say(*write_ladder(told, out).splitlines())
+    write_ladder(told, out)
+    show_ladder(told, out)
+
+
+def show_ladder(told: Mapping[str, Any], out: Path) -> None:
+    """What a terminal of 80 characters has room for; the rest is in `out`."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    k = min((rung["quality"]["k"] for rung in told["rungs"] if rung["quality"]), default=10)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for name in ("", "items/s", "×", "MB", f"NDCG@{k}, 95 %", "judge's", "RSA"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=bool(name))
+    for rung in told["rungs"]:
+        speed, quality = rung["speed"] or {}, rung["quality"] or {}
+        values = [
+            (speed.get("items_s"), ".1f"), (rung["over"].get("one-by-one"), ".1f"),
+            (speed.get("kept_bytes") and speed["kept_bytes"] / 1e6, ".2f"),
+            *((None if rung["same_scores"] else quality.get(name), form) for name, form in (("ndcg", ".3f"), ("share", ".0%"), ("rsa", ".2f"))),
+        ]  # fmt: skip
+        cells = ["" if value is None else format(value, form).removeprefix("0") for value, form in values]
+        if cells[3]:
+            cells[3] += " [dim]" + "–".join(f"{end:.2f}".removeprefix("0") for end in quality["interval"]) + "[/dim]"
+        table.add_row(shown(rung["title"]), *cells)
+    Console().print(table)
+    say(
+        "×: of one pair at a time; MB: kept of a document. Rows without NDCG have the scores of the row above or below them."
+    )
+    say(f"all numbers, and the figure: {out}")

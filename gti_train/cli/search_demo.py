@@ -1,15 +1,15 @@
 """gti-train search demo: the whole chain on invented products."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gti_diag.cli.shell import say
-
 from .options import Out, Quiet, Seed
 from .search import search
+from .search_compression import show_ladder
 from .study import stages_bar
 
 
@@ -43,5 +43,4 @@ def demo(
         forget(out)
     with stages_bar(stages, quiet) as progress:
         run_stages(stages, out, progress=progress)
-    say(*(out / "ladder" / "ladder.md").read_text(encoding="utf-8").splitlines())
-    say(f"the figure, and every rung's numbers: {out / 'ladder'}")
+    show_ladder(json.loads((out / "ladder" / "ladder.json").read_text(encoding="utf-8")), out / "ladder")

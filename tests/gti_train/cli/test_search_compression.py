@@ -43,7 +43,11 @@ def test_each_stage_opens_what_the_one_before_left(command, shop):
     for stage in stages:
         code, printed, complained = command("search", *stage)
         assert code == 0, (stage, complained)
-    assert "\n| item tokens, pruned" in printed and json.loads((shop / "ladder" / "ladder.json").read_text())["rungs"]
+    rungs = json.loads((shop / "ladder" / "ladder.json").read_text())["rungs"]
+    shown = next(line for line in printed.splitlines() if line.strip().startswith("item tokens, pruned"))
+    ndcg = next(rung["quality"]["ndcg"] for rung in rungs if rung["name"] == "items-pruned")
+    assert f"{ndcg:.3f}".removeprefix("0") in shown and len(shown) <= 80
+    assert "\n| item tokens, pruned" in (shop / "ladder" / "ladder.md").read_text()
     assert json.loads((shop / "items" / "request.json").read_text())["embed_override_token_id"] == 2
 
 
