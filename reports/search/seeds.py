@@ -16,9 +16,10 @@ import torch
 from scipy.stats import rankdata
 
 from gti_diag.document import dumps
-from gti_diag.files import write_text
+from gti_diag.files import atomic, write_text
 from gti_diag.measures.alignment import linear_cka
 from gti_diag.measures.rsa import pearson_rsa
+from gti_diag.render.style import METADATA, canvas, colour, using
 from gti_train.recommend.significance import difference, interval
 from gti_train.search.collection import Collection, apart
 from gti_train.search.items.stage import make_items
@@ -37,9 +38,12 @@ VARIANTS = {  # of the item tokens that the demonstration makes: 8, labels and t
     "items-1": {"slots": 1},
     "items-2": {"slots": 2},
     "items-4": {"slots": 4},
+    "items-16": {"slots": 16},
     "items-labels": {"labels": 1.0, "align": 0.0},
 }
+SLOTS = {1: "items-1", 2: "items-2", 4: "items-4", 8: "items", 16: "items-16"}
 SHUFFLED = "items-shuffled"
+TEXT = {TEACHER: "judge, whole text", "summaries": "judge, summaries", SHUFFLED: "8 vectors of other items"}
 LEFT_OUT = {"ranker", "ladder"}  # stages: the one is no rung, the other is climbed here, by quality alone
 DRAWS = 9999
 
@@ -75,9 +79,8 @@ def measured(config: SearchDemo, home: Path) -> dict[str, dict]:
     for rung in found:
         values = json.loads((out / "rungs" / f"{rung.name}.quality.json").read_text(encoding="utf-8"))
         read[rung.name] = {"ndcg": values["ndcg"], "states": torch.load(out / "rungs" / f"{rung.name}.pt")["states"]}
-        for folder in (home / rung.name,):
-            if (folder / GEOMETRY).is_file():
-                read[rung.name]["geometry"] = json.loads((folder / GEOMETRY).read_text(encoding="utf-8"))
+        if (home / rung.name / GEOMETRY).is_file():
+            read[rung.name]["geometry"] = json.loads((home / rung.name / GEOMETRY).read_text(encoding="utf-8"))
     return read
 
 
@@ -136,7 +139,45 @@ def told(known: dict[int, dict[str, dict]]) -> dict:
         }
         for measure in ("rsa", "cka")
     }
+    ranks = [row | {"rank": (row["geometry"] or {}).get("effective_rank_centred")} for row in rows]
+    readings["effective_rank_centred"] = {"items": reading(ranks, "rank", without=set())}
     return {"schema": 1, "teacher": TEACHER, "over_seeds": over, "rows": rows, "readings": readings}
+
+
+def figure(found: dict, path: Path) -> None:
+    """NDCG by vectors an item, a line a seed, and over all; beside it the rungs that read text."""
+    seeds = sorted({row["seed"] for row in found["rows"]})
+    with using("paper") as look:
+        drawn, axes = canvas(look["column"], 2.3)
+        for seed in seeds:
+            ndcg = {row["rung"]: row["ndcg"] for row in found["rows"] if row["seed"] == seed}
+            axes.plot(
+                list(SLOTS), [ndcg[name] for name in SLOTS.values()], color=look["muted"], lw=0.7, label="one seed"
+            )
+        over = [found["over_seeds"][name] for name in SLOTS.values()]
+        low, high = zip(*(row["interval"] for row in over), strict=True)
+        axes.fill_between(list(SLOTS), low, high, color=colour(look, 0), alpha=0.2, lw=0)
+        axes.plot(
+            list(SLOTS),
+            [row["ndcg"] for row in over],
+            "o-",
+            ms=4,
+            color=colour(look, 0),
+            label=f"{len(seeds)} seeds, 95 %",
+        )
+        for place, (name, title) in enumerate(TEXT.items(), 1):
+            axes.axhline(
+                found["over_seeds"][name]["ndcg"],
+                color=colour(look, place),
+                ls=("--", ":", "-.")[place - 1],
+                label=title,
+            )
+        axes.set(xscale="log", xlabel="vectors an item", ylabel="NDCG@8", xticks=list(SLOTS), xticklabels=list(SLOTS))
+        axes.minorticks_off()
+        handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        axes.legend(handles.values(), handles, loc="lower right")
+        with atomic(path) as temporary:
+            drawn.savefig(temporary, format="png", metadata=METADATA["png"])
 
 
 def main() -> None:
@@ -152,6 +193,7 @@ def main() -> None:
         known[seed] = measured(config, home)
         found = told(known)
         write_text(given.results, dumps(found))
+    figure(found, given.results.parent.parent / "figures" / "slots.png")
     for name, row in found["over_seeds"].items():
         print(f"{name:18} {row['ndcg']:.3f} {row['interval']} {row['share']:.1%} {row['minus_judge']}")
     print(json.dumps(found["readings"], indent=1))
