@@ -82,7 +82,7 @@ class Plan:
             f"{place}catalogue", "items and users", 1, work.catalogue, settings=data, data=study.data, seed=drawn
         )
         ids = self.add(
-            f"{place}sids", "semantic IDs", 8, work.sids, needs=(items,), of=items, wanted=study.sids, seed=drawn,
+            f"{place}sids", "semantic IDs", 8 if study.sids.encoder == "lsa" else 100, work.sids, needs=(items,), of=items, wanted=study.sids, seed=drawn,
             settings=study.sids.model_dump() | {"seed": drawn},
         )  # fmt: skip
         self.places: dict[str, Any] = {"ids": ids, "items": items}

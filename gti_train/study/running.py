@@ -12,6 +12,7 @@ from .summary import summarise
 
 WEIGHTS = 135_000_000  # of the model that the stages' seconds were measured with
 BYTES_A_WEIGHT = 16  # of a model that trains: weights, gradients and two moments in float32
+LONG = {"grounded start", "fine-tuning", "evaluation"}  # kinds of stages that tell how fast the model runs here
 BYTES_A_TOKEN = 2_600_000  # of a pass with SmolLM2-135M: what layers and logits keep for the way back
 
 
@@ -107,10 +108,10 @@ def weights_of(model: str) -> float:
 
 
 def _ratios(stages: Sequence[Stage], spent: dict[str, float]) -> dict[str, float]:
-    """What finished stages took, over what was estimated: by kind, and over all under the name ""; {} where none is."""
+    """What finished stages took, over what was estimated: by kind, and of `LONG` under the name ""; {} where none is."""
     kinds: dict[str, list[tuple[float, float]]] = {}
     for stage in stages:
         if stage.output in spent:
-            for kind in (stage.kind, ""):
+            for kind in (stage.kind, *([""] if stage.kind in LONG else [])):
                 kinds.setdefault(kind, []).append((spent[stage.output], stage.weight))
     return {kind: sum(took for took, _ in pairs) / sum(weight for _, weight in pairs) for kind, pairs in kinds.items()}

@@ -124,6 +124,17 @@ def test_an_estimate_learns_from_what_is_finished(study_file, done, tmp_path):
     assert more.seconds == pytest.approx(
         sum(cost["processor_seconds"] for name, cost in spent.items() if name != "base"), rel=0.5
     )
+    shutil.copytree(done[0], tmp_path / "begun")
+    for marker in (tmp_path / "begun" / ".stages").rglob(
+        "*.json"
+    ):  # made the vectors, which a slow encoder took an hour for
+        content = json.loads(marker.read_text())
+        if marker.stem == "sids":
+            marker.write_text(json.dumps(content | {"processor_seconds": 3600.0}))
+        elif marker.stem not in ("base", "catalogue"):
+            marker.unlink()
+    begun = estimate(study, tmp_path / "begun")
+    assert begun.measured and begun.seconds == pytest.approx(before.seconds, rel=0.7), "it says nothing of the model"
     (tmp_path / "w.safetensors").write_bytes(bytes(2000))
     assert weights_of(str(tmp_path)) == 1000
 
