@@ -167,9 +167,42 @@ def items(
             judge, out, part, labels, every=read_collection(data, split), config=config, save_every=training.save_every,
             progress=lambda r, n: progress(r.step / n, f"items, loss {r.loss:.3g}"),
         )  # fmt: skip
-    say(
-        f"spread {values['dispersion_ratio']:.2f} of the vocabulary's, effective rank {values['effective_rank_centred']:.0f}: {out}"
-    )
+    say(f"{_told(values)}: {out}")
+
+
+@search.command(epilog="Example: gti-train search encode runs/items --data shop --split new --out runs/items-new")
+def encode(
+    items: Annotated[Path, typer.Argument(metavar="ITEMS", help="What `search items` wrote.")],
+    data: Data,
+    split: Split,
+    out: Out,
+) -> None:
+    """Vectors of documents that came later, by the encoder that was taught with the ranker; no training.
+
+    OUT holds items.safetensors (documents × vectors × dim, half precision) and items.json (their ids), for the ranker in ITEMS.
+    """
+    import torch
+
+    from gti_train.model.directories import atomic_directory
+    from gti_train.model.matrices import matrices
+    from gti_train.search.items.alarms import alarms, item_geometry
+    from gti_train.search.items.tokens import save_items
+    from gti_train.search.items.training import load_hybrid, some_rows
+    from gti_train.search.reading import read_collection
+
+    hybrid, _ = load_hybrid(items, dtype=torch.float32)  # multiplied in the fast type, as when it was taught
+    made = hybrid.items(read_collection(data, split))
+    values = item_geometry(made.vectors, some_rows(matrices(hybrid.ranker)["input"]))
+    with atomic_directory(out) as folder:
+        save_items(made, folder)
+    say(f"{len(made.ids)} documents, {_told(values)}: {out}")
+    for line in alarms(values):
+        say(f"warning: {line}", err=True)
+
+
+def _told(values: Mapping[str, float]) -> str:
+    spread, rank = values["dispersion_ratio"], values["effective_rank_centred"]
+    return f"spread {spread:.2f} of the vocabulary's, effective rank {rank:.0f}"
 
 
 @search.command(

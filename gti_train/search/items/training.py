@@ -162,11 +162,15 @@ def rank_items(
     return score(ranker, prompts.ids, prompter.rows, shared=alone, overrides=overrides).view(candidates.shape)
 
 
+def some_rows(vocabulary: Tensor) -> Float[Tensor, "tokens dim"]:
+    """Some `MOST_ROWS` rows of a vocabulary, evenly chosen."""
+    return vocabulary.detach()[:: max(1, len(vocabulary) // MOST_ROWS)].cpu()
+
+
 def look_at(hybrid: Hybrid, collection: Collection, candidates: Tensor, *, seed: int = 0) -> dict[str, float]:
     """Geometry of the item tokens of `collection`, and NDCG@10 of its queries with them and with those of other items."""
-    rows = matrices(hybrid.ranker)["input"].detach().cpu()
     items = hybrid.items(collection)
-    values = item_geometry(items.vectors, rows[:: max(1, len(rows) // MOST_ROWS)])
+    values = item_geometry(items.vectors, some_rows(matrices(hybrid.ranker)["input"]))
     for name, own in (("ndcg", items), ("ndcg_shuffled", items.shuffled(seed))):
         with products_in(best_dtype(hybrid.ranker.device), hybrid.ranker.device):
             scores = rank_items(hybrid.ranker, hybrid.prompter, own, collection, candidates)

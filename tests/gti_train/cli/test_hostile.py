@@ -125,6 +125,7 @@ def test_a_collection_of_hostile_texts_is_searched(told, shop, tiny_lm, monkeypa
     told("search", "prune", *learn, "--drop-layers", 1, "--out", shop / "pruned")
     told("search", "rank", *learn, "--out", shop / "ranker")
     told("search", "items", *learn, "--tokens", 2, "--encoder-layers", 1, "--out", shop / "items")
+    told("search", "encode", shop / "items", *part, "--out", shop / "later")
     short = shop / "summaries.jsonl"
     told("search", "summaries", shop / "judge", *part, "--budget", 8, "--queries", 1, "--out", short)
     rungs = ("--pruned", shop / "pruned", "--items", shop / "items", "--summaries", short)
@@ -156,6 +157,7 @@ COMMANDS = {
     "search summaries": ["{0}", "--data", "{0}", "--split", "{0}", "--out", "{out}/x.jsonl"],
     "search rank": ["{0}", "--data", "{0}", "--split", "{0}", "--out", "{out}"],
     "search items": ["{0}", "--data", "{0}", "--split", "{0}", "--out", "{out}"],
+    "search encode": ["{0}", "--data", "{0}", "--split", "{0}", "--out", "{out}"],
     "search ladder": ["{0}", "{0}", "--data", "{0}", "--split", "{0}", "--out", "{out}"],
     "search demo": ["--model", "{0}", "--out", "{out}", "--quiet"],
 }

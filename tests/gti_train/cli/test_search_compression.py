@@ -7,6 +7,7 @@ import torch
 
 from gti_train.model.loading import load_language_model
 from gti_train.search.collection import split, write_collection
+from gti_train.search.items.tokens import load_items
 from gti_train.search.judge import save_judge
 from gti_train.search.prompts import Prompter, Wording
 from gti_train.search.world import product_search
@@ -36,6 +37,7 @@ def test_each_stage_opens_what_the_one_before_left(command, shop):
         ("prune", judge, *data, "--drop-layers", 1, "--out", shop / "pruned", *LEARN),
         ("rank", judge, *data, "--order", "document-first", "--out", shop / "ranker", *LEARN),
         ("items", shop / "pruned", *data, "--tokens", 2, "--encoder-layers", 1, "--out", shop / "items", *LEARN),
+        ("encode", shop / "items", *test, "--out", shop / "later"),
         ("summaries", judge, *test, "--budget", 12, "--queries", 1, "--out", shop / "summaries.jsonl", "-q"),
         ("ladder", judge, shop / "found.run", *test, "--pruned", shop / "pruned", "--summaries", shop / "summaries.jsonl",
          "--items-pruned", shop / "items", "--documents", 4, "--top", 10, "--queries", 3, "--out", shop / "ladder", "-q"),
@@ -48,6 +50,12 @@ def test_each_stage_opens_what_the_one_before_left(command, shop):
     ndcg = next(rung["quality"]["ndcg"] for rung in rungs if rung["name"] == "items-pruned")
     assert f"{ndcg:.3f}".removeprefix("0") in shown and len(shown) <= 80
     assert "\n| item tokens, pruned" in (shop / "ladder" / "ladder.md").read_text()
+    later, items = load_items(shop / "later"), load_items(shop / "items")
+    assert (later.ids, later.token) == (
+        items.ids,
+        items.token,
+    )  # the same documents: the same vectors, but for bfloat16
+    torch.testing.assert_close(later.vectors, items.vectors, rtol=0.05, atol=0.05 * float(items.vectors.float().std()))
     assert json.loads((shop / "items" / "request.json").read_text())["embed_override_token_id"] == 2
 
 
