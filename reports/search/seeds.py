@@ -109,6 +109,12 @@ def reading(rows: list[dict], measure: str, *, without: set[str]) -> dict[str, f
     return {"rho": rho, "p": p, "points": sum(len(a) for a, _ in sides), "by_seed": [float(a @ b) for a, b in sides]}
 
 
+def minus(values: torch.Tensor, others: torch.Tensor) -> list[float]:
+    """Mean of the paired difference, its interval, and p."""
+    found = difference(values, others, seed=0)
+    return [float(found.mean[0]), *found.interval[0].tolist(), float(found.p[0])]
+
+
 def told(known: dict[int, dict[str, dict]]) -> dict:
     """Rows by seed and rung, rungs over all seeds' queries, and what geometry says."""
     rows = []
@@ -125,11 +131,10 @@ def told(known: dict[int, dict[str, dict]]) -> dict:
         n: torch.tensor([v for f in known.values() for v in f[n]["ndcg"]], dtype=torch.float64)[:, None] for n in names
     }
     for name, values in pooled.items():
-        minus = difference(values, pooled[TEACHER], seed=0)
         over[name] = {
             "queries": len(values), "ndcg": float(values.mean()), "interval": interval(values, seed=0)[0].tolist(),
             "share": float(values.mean() / pooled[TEACHER].mean()),
-            "minus_judge": [float(minus.mean[0]), *minus.interval[0].tolist()],
+            "minus": {other: minus(values, pooled[other]) for other in (TEACHER, "items-labels") if other != name},
         }  # fmt: skip
     readings = {
         measure: {
@@ -195,7 +200,7 @@ def main() -> None:
         write_text(given.results, dumps(found))
     figure(found, given.results.parent.parent / "figures" / "slots.png")
     for name, row in found["over_seeds"].items():
-        print(f"{name:18} {row['ndcg']:.3f} {row['interval']} {row['share']:.1%} {row['minus_judge']}")
+        print(f"{name:18} {row['ndcg']:.3f} {row['interval']} {row['share']:.1%} {row['minus']}")
     print(json.dumps(found["readings"], indent=1))
 
 
