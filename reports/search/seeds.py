@@ -43,7 +43,7 @@ VARIANTS = {  # of the item tokens that the demonstration makes: 8, labels and t
 }
 SLOTS = {1: "items-1", 2: "items-2", 4: "items-4", 8: "items", 16: "items-16"}
 SHUFFLED = "items-shuffled"
-TEXT = {TEACHER: "judge, whole text", "summaries": "judge, summaries", SHUFFLED: "8 vectors of other items"}
+TEXT = {TEACHER: "judge, whole text", SHUFFLED: "8 vectors of other items"}
 LEFT_OUT = {"ranker", "ladder"}  # stages: the one is no rung, the other is climbed here, by quality alone
 DRAWS = 9999
 
@@ -153,7 +153,7 @@ def figure(found: dict, path: Path) -> None:
     """NDCG by vectors an item, a line a seed, and over all; beside it the rungs that read text."""
     seeds = sorted({row["seed"] for row in found["rows"]})
     with using("paper") as look:
-        drawn, axes = canvas(look["column"], 2.3)
+        drawn, axes = canvas(look["column"], 2.6)
         for seed in seeds:
             ndcg = {row["rung"]: row["ndcg"] for row in found["rows"] if row["seed"] == seed}
             axes.plot(
@@ -180,7 +180,7 @@ def figure(found: dict, path: Path) -> None:
         axes.set(xscale="log", xlabel="vectors an item", ylabel="NDCG@8", xticks=list(SLOTS), xticklabels=list(SLOTS))
         axes.minorticks_off()
         handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-        axes.legend(handles.values(), handles, loc="lower right")
+        drawn.legend(handles.values(), handles, loc="outside lower center", ncols=2)
         with atomic(path) as temporary:
             drawn.savefig(temporary, format="png", metadata=METADATA["png"])
 
