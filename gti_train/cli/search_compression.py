@@ -260,7 +260,7 @@ def show_ladder(told: Mapping[str, Any], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    k = min((rung["quality"]["k"] for rung in told["rungs"] if rung["quality"]), default=10)
+    k = min((rung["quality"].get("k", 10) for rung in told["rungs"] if rung["quality"]), default=10)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for name in ("", "items/s", "×", "MB", f"NDCG@{k}, 95 %", "judge's", "RSA"):
         table.add_column(name, justify="right" if name else "left", no_wrap=bool(name))

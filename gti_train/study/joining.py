@@ -17,12 +17,15 @@ from .results import read_manifest
 def join(parts: Sequence[Path], out: Path) -> Path:
     """Copy the results of all parts to `out`/results, with one manifest; returns that folder.
 
-    What several parts have is taken from the first that has it. Stages that were not made on the first part's machine, or not
+    Results that `out` has already are a part, too. What several parts have is taken from the first that has it. Stages that were not made on the first part's machine, or not
     with its versions, are listed by `other_machines`.
 
     Raises:
         InputError: a folder without results; parts of different studies; `out` cannot be written.
     """
+    there = out / RESULTS
+    if (there / MANIFEST).is_file() and not any(there.samefile(part) for part in parts):
+        parts = [*parts, there]
     manifests = [read_manifest(part) for part in parts]
     whole: dict[str, Any] = {**manifests[0], "stages": dict(manifests[0]["stages"])}
     others: list[dict[str, Any]] = list(whole.pop("other_machines", []))
@@ -37,7 +40,7 @@ def join(parts: Sequence[Path], out: Path) -> Path:
         if any(manifest[key] != whole[key] for key in ("machine", "versions")):
             elsewhere.insert(0, {**manifest["machine"], "versions": manifest["versions"], "stages": own})
         others += [one for one in elsewhere if one["stages"]]
-    with all_or_none(out / RESULTS) as stage:
+    with all_or_none(there) as stage:
         for part in reversed(parts):
             for file in sorted(part.rglob("*.json")):
                 if file.name != MANIFEST:
@@ -45,7 +48,7 @@ def join(parts: Sequence[Path], out: Path) -> Path:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(file, target)
         write_text(stage / MANIFEST, dumps(whole | ({"other_machines": others} if others else {})))
-    return out / RESULTS
+    return there
 
 
 def _same_study(one: dict[str, Any], other: dict[str, Any], first: Path, second: Path) -> None:

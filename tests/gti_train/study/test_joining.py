@@ -39,6 +39,10 @@ def test_parts_joined_are_the_whole(done, study_file, tmp_path):
     assert other["processors"] == 64 and "seed-0/tuned/gti" in other["stages"] and "base" not in other["stages"]
     again = join([joined, parts[1]], tmp_path / "again")  # what was joined is a part like any other
     assert json.loads((again / "manifest.json").read_text()) == found
+    step = join(parts[:1], tmp_path / "steps")
+    assert "seed-0/tuned/gti" not in json.loads((step / "manifest.json").read_text())["stages"]
+    step = join(parts[1:], tmp_path / "steps")  # to what was there
+    assert set(json.loads((step / "manifest.json").read_text())["stages"]) == set(found["stages"])
 
 
 def test_parts_of_other_studies_are_refused(done, tmp_path):
@@ -48,6 +52,10 @@ def test_parts_of_other_studies_are_refused(done, tmp_path):
     with pytest.raises(InputError, match=r"is of another study than .*: `chat` differs"):
         join([done[0] / "results", other], tmp_path / "joined")
     assert not (tmp_path / "joined").exists()
+    kept = shutil.copytree(other, tmp_path / "old" / "results")
+    with pytest.raises(InputError, match=r"old/results is of another study than .*: `chat` differs"):
+        join([done[0] / "results"], tmp_path / "old")
+    assert (kept / "manifest.json").read_bytes() == (other / "manifest.json").read_bytes()
 
 
 def test_an_arm_runs_under_its_own_seeds_and_a_part_under_those_asked_for(study_file):
