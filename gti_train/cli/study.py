@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Annotated
@@ -46,9 +47,9 @@ def run(
     from gti_train.study.stages import forget
 
     read = read_study(study)
-    if smoke:
-        read, out = small(read), out / "smoke"
     part = part_of(read, arms=_named(arms), seeds=_numbers(seeds))
+    if smoke:
+        read, out, part = small(read), out / "smoke", replace(part, seeds=None)  # which has one seed
     if dry_run:
         _plan(read, out, part)
         return

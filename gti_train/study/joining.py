@@ -17,14 +17,14 @@ from .results import read_manifest
 def join(parts: Sequence[Path], out: Path) -> Path:
     """Copy the results of all parts to `out`/results, with one manifest; returns that folder.
 
-    Results that `out` has already are a part, too. What several parts have is taken from the first that has it. Stages that were not made on the first part's machine, or not
-    with its versions, are listed by `other_machines`.
+    Results that `out` has already are a part, too. What several parts have is taken from the first that has it. Stages that were
+    not made on the first part's machine, or not with its versions, are listed by `other_machines`.
 
     Raises:
         InputError: a folder without results; parts of different studies; `out` cannot be written.
     """
     there = out / RESULTS
-    if (there / MANIFEST).is_file() and not any(there.samefile(part) for part in parts):
+    if (there / MANIFEST).is_file() and there.resolve() not in [part.resolve() for part in parts]:
         parts = [*parts, there]
     manifests = [read_manifest(part) for part in parts]
     whole: dict[str, Any] = {**manifests[0], "stages": dict(manifests[0]["stages"])}

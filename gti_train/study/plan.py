@@ -35,14 +35,21 @@ WHOLE = Part()
 
 
 def part_of(study: Study, *, arms: Sequence[str] | None, seeds: Sequence[int] | None) -> Part:
-    """A part of a study, for one of several machines.
+    """A part of a study, for one of several machines; None: all.
 
     Raises:
-        InputError: an arm or a seed that the study does not have.
+        InputError: no arm or seed, one that the study does not have, or arms that run under none of the seeds.
     """
     for what, asked, there in (("arm", arms, list(study.arms)), ("seed", seeds, study.seeds)):
+        known = f"choose from {', '.join(map(str, there))}"
+        if asked is not None and not asked:
+            raise InputError(f"no {what} is named: {known}")
         if unknown := [one for one in asked or () if one not in there]:
-            raise InputError(f"the study has no {what} {unknown[0]}: choose from {', '.join(map(str, there))}")
+            raise InputError(f"the study has no {what} {unknown[0]}: {known}")
+    chosen = {name: study.arms[name].seeds or study.seeds for name in arms or study.arms}
+    if not any(seed in own for own in chosen.values() for seed in seeds or study.seeds):
+        told = "; ".join(f"{name} runs under {', '.join(map(str, own))}" for name, own in chosen.items())
+        raise InputError(f"nothing to run: {told}")
     return Part(tuple(arms) if arms else None, tuple(seeds) if seeds else None)
 
 

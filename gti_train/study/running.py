@@ -12,8 +12,8 @@ from .summary import summarise
 
 WEIGHTS = 135_000_000  # of the model that the stages' seconds were measured with
 BYTES_A_WEIGHT = 16  # of a model that trains: weights, gradients and two moments in float32
-LONG = {"grounded start", "fine-tuning", "evaluation"}  # kinds of stages that tell how fast the model runs here
 BYTES_A_TOKEN = 2_600_000  # of a pass with SmolLM2-135M: what layers and logits keep for the way back
+LONG = {"grounded start", "fine-tuning", "evaluation"}  # kinds of stages that tell how fast the model runs here
 
 
 def run_study(
@@ -23,18 +23,19 @@ def run_study(
     part: Part = WHOLE,
     progress: Callable[[Stage, float, str], None] = lambda stage, share, detail: None,
 ) -> list[Path]:
-    """Run what is not finished of a part of the study (all of it) in `out`; tables and figures of all results are in the list that comes back.
+    """Run what is not finished of a part of the study (all of it) in `out`; tables and figures of all results there are in the list
+    that comes back.
 
     Raises:
         InputError: as `plan`, `run_stages` and `summarise`.
     """
-    stages, results = plan(study, part), out / RESULTS
-    write_manifest(study, stages, out, results)
+    stages, whole, results = plan(study, part), plan(study), out / RESULTS
+    write_manifest(study, whole, out, results)  # with what other parts left here
 
     def told(stage: Stage, share: float, detail: str) -> None:
         progress(stage, share, detail)
         if share == 1.0 and not detail:
-            write_manifest(study, stages, out, results)
+            write_manifest(study, whole, out, results)
 
     run_stages(stages, out, progress=told)
     if not any(arm.fine_tuning for arm in study.arms.values()):

@@ -23,6 +23,7 @@ def test_a_study_that_is_not_there_and_results_that_are_none(command, tmp_path):
         ("--arms", "gti,rnd", "no arm rnd: choose from mean, random, gti"),
         ("--seeds", "0,1", "no seed 1: choose from 0"),
         ("--seeds", "one", "write numbers with commas between them"),
+        ("--arms", ",", "no arm is named: choose from"),
     ):
         code, _, err = command("run", STUDY, option, value, "--out", tmp_path / "run")
         assert code == 2 and told in err

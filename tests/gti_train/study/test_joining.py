@@ -10,6 +10,7 @@ from gti_train.study.config import read_study
 from gti_train.study.joining import join
 from gti_train.study.manifest import write_manifest
 from gti_train.study.plan import Part, part_of, plan
+from gti_train.study.running import run_study
 from gti_train.study.stages import run_stages
 from gti_train.study.summary import summarise
 
@@ -70,3 +71,15 @@ def test_an_arm_runs_under_its_own_seeds_and_a_part_under_those_asked_for(study_
         part_of(study, arms=None, seeds=[7])
     with pytest.raises(InputError, match="the study has no arm rnd: choose from mean, gti, gti-tasks"):
         part_of(study, arms=["rnd"], seeds=None)
+    with pytest.raises(InputError, match="no arm is named: choose from mean, gti, gti-tasks"):
+        part_of(study, arms=[], seeds=None)
+    with pytest.raises(InputError, match="nothing to run: gti-tasks runs under 1"):
+        part_of(study, arms=["gti-tasks"], seeds=[0])
+
+
+def test_a_part_run_later_in_the_same_folder_keeps_what_the_manifest_says(done, study_file, tmp_path):
+    out = shutil.copytree(done[0], tmp_path / "run", copy_function=shutil.copy2)
+    before = json.loads((out / "results" / "manifest.json").read_text())
+    study = read_study(study_file)
+    run_study(study, out, part=part_of(study, arms=["mean"], seeds=None))
+    assert json.loads((out / "results" / "manifest.json").read_text())["stages"] == before["stages"]
