@@ -63,12 +63,16 @@ def draw(steps: list[Step], look: Look) -> Figure:
     return figure
 
 
+def length(climbed: Climbed) -> int:
+    """Of the lists that NDCG is taken of."""
+    return min((rung["quality"].get("k", 10) for rung in climbed["rungs"] if rung["quality"]), default=10)
+
+
 def table(climbed: Climbed) -> str:
     """Every number of every rung, in Markdown; – where it was not measured."""
-    k = min((rung["quality"].get("k", 10) for rung in climbed["rungs"] if rung["quality"]), default=10)
     header = (
         "rung", "items/s", "processor", "tokens", "× one by one", "× batched", "× last position", "parameters, M",
-        "peak, MB", "kept MB/item", "offline s/item", f"NDCG@{k}", "of teacher", "RSA", "CKA",
+        "peak, MB", "kept MB/item", "offline s/item", f"NDCG@{length(climbed)}", "of teacher", "RSA", "CKA",
     )  # fmt: skip
     rows = []
     for rung in climbed["rungs"]:

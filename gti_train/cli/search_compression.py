@@ -1,4 +1,4 @@
-"""gti-train search prune | summaries | rank | items | ladder: rankers that cost less, and what that costs in quality."""
+"""gti-train search prune | summaries | rank | items | encode | ladder: rankers that cost less, and what that costs in quality."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -176,6 +176,7 @@ def encode(
     data: Data,
     split: Split,
     out: Out,
+    quiet: Quiet = False,
 ) -> None:
     """Vectors of documents that came later, by the encoder that was taught with the ranker; no training.
 
@@ -183,15 +184,20 @@ def encode(
     """
     import torch
 
-    from gti_train.model.directories import atomic_directory
+    from gti_train.model.directories import atomic_directory, check_place
     from gti_train.model.matrices import matrices
     from gti_train.search.items.alarms import alarms, item_geometry
     from gti_train.search.items.tokens import save_items
     from gti_train.search.items.training import load_hybrid, some_rows
     from gti_train.search.reading import read_collection
 
+    check_place(out)
+    collection = read_collection(data, split)
     hybrid, _ = load_hybrid(items, dtype=torch.float32)  # multiplied in the fast type, as when it was taught
-    made = hybrid.items(read_collection(data, split))
+    with share_bar(quiet) as progress:
+        made = hybrid.items(
+            collection, progress=lambda share: progress(share, f"{len(collection.documents)} documents")
+        )
     values = item_geometry(made.vectors, some_rows(matrices(hybrid.ranker)["input"]))
     with atomic_directory(out) as folder:
         save_items(made, folder)
@@ -260,9 +266,10 @@ def show_ladder(told: Mapping[str, Any], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    k = min((rung["quality"].get("k", 10) for rung in told["rungs"] if rung["quality"]), default=10)
+    from gti_diag.render.ladder import length
+
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for name in ("", "items/s", "×", "MB", f"NDCG@{k}, 95 %", "judge's", "RSA"):
+    for name in ("", "items/s", "×", "MB", f"NDCG@{length(told)}, 95 %", "judge's", "RSA"):
         table.add_column(name, justify="right" if name else "left", no_wrap=bool(name))
     for rung in told["rungs"]:
         speed, quality = rung["speed"] or {}, rung["quality"] or {}

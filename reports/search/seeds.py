@@ -174,7 +174,7 @@ def figure(found: dict, path: Path) -> None:
             axes.axhline(
                 found["over_seeds"][name]["ndcg"],
                 color=colour(look, place),
-                ls=("--", ":", "-.")[place - 1],
+                ls=("--", ":")[place - 1],
                 label=title,
             )
         axes.set(xscale="log", xlabel="vectors an item", ylabel="NDCG@8", xticks=list(SLOTS), xticklabels=list(SLOTS))

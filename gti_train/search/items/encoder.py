@@ -7,7 +7,7 @@ begins at zero, so training only adds what the first tokens do not tell.
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -74,13 +74,21 @@ def encoder_of(ranker: "PreTrainedModel", *, slots: int, layers: int) -> ItemEnc
 
 
 @torch.inference_mode()
-def encode(encoder: ItemEncoder, documents: Sequence[Sequence[int]]) -> Float[Tensor, "documents slots dim"]:
+def encode(
+    encoder: ItemEncoder,
+    documents: Sequence[Sequence[int]],
+    *,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Float[Tensor, "documents slots dim"]:
     """The vectors of all documents in float16, as they are cached; batches of similar length, products in the fast type."""
     order = sorted(range(len(documents)), key=lambda i: len(documents[i]))
     parts = [order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE)]
     device = encoder.body.device
+    made = []
     with products_in(best_dtype(device), device):
-        made = [encoder([documents[i] for i in part]).half().cpu() for part in parts]
+        for number, part in enumerate(parts, 1):
+            made.append(encoder([documents[i] for i in part]).half().cpu())
+            progress(number / len(parts))
     return torch.cat(made)[torch.tensor(order).argsort()]
 
 

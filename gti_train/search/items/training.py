@@ -92,9 +92,9 @@ class Hybrid:
         most = self.prompter.wording.document_tokens or self.prompter.wording.max_tokens
         return [tuple(self.prompter.tokens(f" {document.text}")[:most]) for document in collection.documents]
 
-    def items(self, collection: Collection) -> ItemTokens:
+    def items(self, collection: Collection, *, progress: Callable[[float], None] = lambda share: None) -> ItemTokens:
         """The item tokens of all documents of a collection."""
-        vectors = encode(self.encoder, self.documents(collection))
+        vectors = encode(self.encoder, self.documents(collection), progress=progress)
         return ItemTokens(tuple(d.id for d in collection.documents), vectors, slot_token(self.prompter))
 
 

@@ -56,6 +56,9 @@ def test_each_stage_opens_what_the_one_before_left(command, shop):
         items.token,
     )  # the same documents: the same vectors, but for bfloat16
     torch.testing.assert_close(later.vectors, items.vectors, rtol=0.05, atol=0.05 * float(items.vectors.float().std()))
+    code, _, complained = command("search", "encode", shop / "items", *test, "--out", shop / "items")
+    assert code == 2 and "is there and no checkpoint" in complained
+    assert (shop / "items" / "ranker" / "model.safetensors").is_file()
     assert json.loads((shop / "items" / "request.json").read_text())["embed_override_token_id"] == 2
 
 

@@ -125,9 +125,8 @@ def test_an_estimate_learns_from_what_is_finished(study_file, done, tmp_path):
         sum(cost["processor_seconds"] for name, cost in spent.items() if name != "base"), rel=0.5
     )
     shutil.copytree(done[0], tmp_path / "begun")
-    for marker in (tmp_path / "begun" / ".stages").rglob(
-        "*.json"
-    ):  # made the vectors, which a slow encoder took an hour for
+    markers = tmp_path / "begun" / ".stages"  # the vectors were made, and a slow encoder took an hour for them
+    for marker in markers.rglob("*.json"):
         content = json.loads(marker.read_text())
         if marker.stem == "sids":
             marker.write_text(json.dumps(content | {"processor_seconds": 3600.0}))
