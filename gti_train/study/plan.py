@@ -71,8 +71,15 @@ class Plan:
         return output
 
     def seed(self, seed: int) -> None:
-        """All arms under one seed."""
+        """All arms of the part that run under a seed; nothing where none does."""
         study, shared = self.study, self.study.data.source is not None
+        arms = {
+            name: arm
+            for name, arm in study.arms.items()
+            if name in (self.part.arms or study.arms) and seed in (arm.seeds or study.seeds)
+        }
+        if not arms or seed not in (self.part.seeds or study.seeds):
+            return
         place, drawn = ("", study.data.seed) if shared else (f"seed-{seed}/", seed)
         data = study.data.model_dump() | {"drawn": drawn}
         if shared:
@@ -96,9 +103,8 @@ class Plan:
         self.base, self.number = base, seed
         if any(arm.fine_tuning for arm in study.arms.values()):
             self.baselines(seed)
-        for name, arm in study.arms.items():
-            if name in (self.part.arms or study.arms) and seed in (arm.seeds or study.seeds):
-                self.arm(name, arm)
+        for name, arm in arms.items():
+            self.arm(name, arm)
         if not any(arm.fine_tuning for arm in study.arms.values()):
             self.report(seed)
 
@@ -183,6 +189,5 @@ def plan(study: Study, part: Part = WHOLE) -> list[Stage]:
     """
     made = Plan(study, part)
     for seed in study.seeds:
-        if seed in (part.seeds or study.seeds):
-            made.seed(seed)
+        made.seed(seed)
     return list(made.stages.values())

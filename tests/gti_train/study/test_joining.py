@@ -67,6 +67,7 @@ def test_an_arm_runs_under_its_own_seeds_and_a_part_under_those_asked_for(study_
 
     assert tuned(Part()) == ["seed-0 mean", "seed-0 gti", "seed-1 mean", "seed-1 gti", "seed-1 gti-tasks"]
     assert tuned(part_of(study, arms=["gti-tasks", "mean"], seeds=[1])) == ["seed-1 mean", "seed-1 gti-tasks"]
+    assert not any("seed-0" in s.output for s in plan(study, part_of(study, arms=["gti-tasks"], seeds=None)))
     with pytest.raises(InputError, match="the study has no seed 7: choose from 0, 1"):
         part_of(study, arms=None, seeds=[7])
     with pytest.raises(InputError, match="the study has no arm rnd: choose from mean, gti, gti-tasks"):
